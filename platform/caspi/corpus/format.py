@@ -1,0 +1,122 @@
+"""The corpus on disk: what `prepare` writes and everything after it reads.
+
+    corpus/
+      train|validation|test/shard-00000.parquet   SHARD_SCHEMA: encoded audio, text, numbers
+      utterances.parquet                          INDEX_SCHEMA: one light row per utterance, in shard order: the length index
+      rejected.parquet                            REJECTED_SCHEMA: every refusal with its reason
+      manifest.json                               counts that add up, and the fingerprint
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from caspi.errors import CorpusError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+SHARD_SCHEMA = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("audio", pa.binary()),  # FLAC, 16 kHz, mono
+        ("duration_s", pa.float64()),
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("source", pa.string()),
+        ("recording_id", pa.string()),
+        ("speaker_id", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("split", pa.string()),
+        ("num_text_chars", pa.int32()),
+    ]
+)
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.string()),  # path of the shard, relative to the corpus
+        ("row", pa.int32()),  # row within the shard
+        ("duration_s", pa.float64()),
+        ("num_text_chars", pa.int32()),
+        ("num_text_bytes", pa.int32()),
+        ("source", pa.string()),
+        ("recording_id", pa.string()),
+        ("speaker_id", pa.string()),
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("source", pa.string()),
+        ("start_s", pa.float64()),  # null: the whole recording
+        ("end_s", pa.float64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus, opened for reading."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Corpus":
+        """Open a folder that `caspi prepare` wrote.
+
+        Raises:
+            CorpusError: the folder is not there, is not a corpus, or was written in a format we do not read.
+        """
+        path = Path(path).expanduser().absolute()
+        try:
+            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            state = "not a prepared corpus" if path.is_dir() else "no such folder"
+            raise CorpusError(f"{path}: {state}: no readable manifest.json; run `caspi prepare RECIPE --output {path}`") from error
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise CorpusError(
+                f"{path}: schema_version {manifest.get('schema_version')}; this Caspi reads {SCHEMA_VERSION}: prepare it again"
+            )
+        return cls(path, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over every utterance's id, audio and text: two corpora with the same one are the same."""
+        return str(self.manifest["fingerprint"])
+
+    @cached_property
+    def utterances(self) -> pa.Table:
+        """The length index of all splits, in shard order (INDEX_SCHEMA)."""
+        return pq.read_table(self.path / "utterances.parquet")
+
+    def index(self, split: str) -> pa.Table:
+        """The length index of one split, in shard order.
+
+        Raises:
+            CorpusError: the split does not exist or holds no utterance.
+        """
+        if split not in SPLITS:
+            raise CorpusError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
+        index = self.utterances.filter(pc.equal(self.utterances["split"], split))
+        if not len(index):
+            raise CorpusError(
+                f"{self.path}: its {split} split is empty; change data.splits.{split} or give a source `split: {split}`"
+            )
+        return index
+
+    def shards(self, split: str) -> list[Path]:
+        """The shards of one split that hold utterances, in order."""
+        return [self.path / shard for shard in pc.unique(self.index(split)["shard"]).to_pylist()]

@@ -1,0 +1,87 @@
+"""Every error that a user of Caspi can meet.
+
+    CaspiError
+    ├── RequestError            what was asked for cannot be done as asked; nothing was started (exit code 2)
+    │   ├── RecipeError         a key, a value or a combination in a recipe
+    │   ├── SourceError         a data source that is not there, or is not what its `kind` says
+    │   ├── CorpusError         a folder that is not a corpus, or a corpus without what was asked of it
+    │   ├── ModelError          a folder, alias or Hub id that is not a model Caspi can use
+    │   └── RunError            a run folder that is taken, or has nothing to resume
+    ├── AudioError              one recording that cannot be used; `prepare` turns it into a rejected row
+    │   ├── AudioDecodeError    bytes that are not audio, or stop in the middle
+    │   ├── EmptyAudioError     audio without samples
+    │   └── AudioTooLongError   longer than the caller allows
+    ├── TrainingError           training started and could not finish
+    ├── TrackingError           the MLflow server does not answer, or refuses
+    └── ServingError            the endpoint did not come up, or stopped
+
+The command line prints the message of a CaspiError and nothing else; any other exception is our bug and shows its traceback.
+"""
+
+
+class CaspiError(Exception):
+    """Base of every error that a user can meet. Its message says what was found, what was expected and what to do."""
+
+    exit_code = 1
+
+
+class RequestError(CaspiError):
+    """What was asked for cannot be done as asked; nothing was started."""
+
+    exit_code = 2
+
+
+class RecipeError(RequestError):
+    """A key, a value or a combination in a recipe is wrong. The message names the dotted key."""
+
+
+class SourceError(RequestError):
+    """A data source is not there, or is not what its `kind` says."""
+
+
+class CorpusError(RequestError):
+    """A folder is not a corpus, or the corpus lacks what was asked of it."""
+
+
+class ModelError(RequestError):
+    """A folder, alias or Hub id is not a model that Caspi can use."""
+
+
+class RunError(RequestError):
+    """A run folder is taken, or holds nothing to resume."""
+
+
+class AudioError(CaspiError):
+    """One recording cannot be used. `reason` is the code under which `prepare` counts it."""
+
+    reason = "unusable_audio"
+
+
+class AudioDecodeError(AudioError):
+    """The bytes are not audio that we can read, or they stop in the middle."""
+
+    reason = "undecodable_audio"
+
+
+class EmptyAudioError(AudioError):
+    """The audio holds no samples."""
+
+    reason = "empty_audio"
+
+
+class AudioTooLongError(AudioError):
+    """The audio is longer than the caller allows."""
+
+    reason = "audio_too_long"
+
+
+class TrainingError(CaspiError):
+    """Training started and could not finish."""
+
+
+class TrackingError(CaspiError):
+    """The MLflow server does not answer, or refuses what we send."""
+
+
+class ServingError(CaspiError):
+    """The endpoint did not come up, or stopped."""

@@ -1,0 +1,55 @@
+"""Joining a Ray cluster, or starting a quiet one on this machine for as long as a command runs."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from caspi import settings
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def connect() -> Iterator[None]:
+    """Use the Ray that is already there, the cluster of `RAY_ADDRESS`, or a local one that ends with the block.
+
+    Nested calls share the outermost session, so that `caspi demo` pays for one start-up.
+    """
+    import ray  # takes a second; recipes and metrics do without
+
+    if ray.is_initialized():
+        yield
+        return
+    configured = settings.read()
+    quiet = not configured.verbose
+    common = {"log_to_driver": not quiet, "logging_level": logging.ERROR if quiet else logging.INFO}
+    if configured.ray_address:
+        ray.init(address=configured.ray_address, **common)
+    else:
+        # A private cluster on loopback: no dashboard to expose, so no token for users to look after.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        ray.init(
+            address="local",
+            num_cpus=configured.num_cpus,
+            object_store_memory=configured.object_store_bytes,
+            include_dashboard=False,
+            **common,
+        )
+    if quiet:
+        tame_logs()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def tame_logs() -> None:
+    """Keep errors, drop the progress chatter that a user would have to learn to ignore. `CASPI_VERBOSE=1` brings it back."""
+    import ray
+
+    for name in ("ray", "ray.data", "ray.train", "ray.serve", "mlflow", "alembic", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

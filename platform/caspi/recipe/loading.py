@@ -1,0 +1,170 @@
+"""From YAML and `--set` to a Recipe, with messages that a person can act on."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from caspi.errors import RecipeError
+from caspi.recipe.sections import Recipe
+
+
+def load_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `key.path=value` overrides, check the whole, and make its paths absolute.
+
+    Raises:
+        RecipeError: the file is not there or not YAML, or a key, value or combination is wrong.
+    """
+    path = Path(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: no recipe to read here ({error.strerror}); expected a YAML file") from error
+    try:
+        values = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected keys such as `data:` and `training:`, found {type(values).__name__}")
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(values, override)
+    return parse_recipe(values, base=path.absolute().parent)
+
+
+def parse_recipe(values: Mapping[str, Any], *, base: Path | None = None) -> Recipe:
+    """Check a recipe's values. Relative source paths and model folders are taken from `base`, if given.
+
+    Raises:
+        RecipeError: one line for each wrong key or value, with its dotted name.
+    """
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(problem) for problem in _roots(error.errors()))) from error
+    return recipe if base is None else _with_absolute_paths(recipe, base)
+
+
+def show(recipe: Recipe) -> str:
+    """The resolved whole as YAML: what `caspi recipe show` prints and MLflow keeps. It loads as a recipe again."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set `a.b=c` in nested dictionaries; `a.0.b=c` reaches into lists. The value is read as YAML."""
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise RecipeError(f"--set {override}: expected key.path=value, for instance --set training.epochs=1")
+    *parents, last = key.strip().split(".")
+    place: Any = values
+    for parent in parents:
+        if isinstance(place, list):
+            place = _item(place, parent, override)
+        else:
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+        if not isinstance(place, dict | list):
+            raise RecipeError(f"--set {override}: {parent} is a value, not a section")
+    parsed = yaml.safe_load(value)
+    if isinstance(parsed, str):
+        # YAML 1.1 takes 2e-4 for a word, since it lacks a dot; people write learning rates that way.
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    if isinstance(place, list):
+        _item(place, last, override)
+        place[int(last)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _item(place: list[Any], index: str, override: str) -> Any:
+    if not index.isdigit() or int(index) >= len(place):
+        raise RecipeError(f"--set {override}: {index} is not an item of a list of {len(place)}")
+    return place[int(index)]
+
+
+def _roots(problems: Sequence[Any]) -> list[Any]:
+    """Without complaints about a list that only follow from those about its items."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem, place in zip(problems, places, strict=True)
+        if not any(other[: len(place)] == place and len(other) > len(place) for other in places)
+    ]
+
+
+def _explain(problem: Any) -> str:
+    """`training.batches.max_mikro_batch_s: unknown; did you mean max_micro_batch_s?`"""
+    place = [part for part in problem["loc"] if part not in _SOURCE_KINDS]
+    dotted = ".".join(str(part) for part in place) or "recipe"
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        return f"{dotted}: unknown; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
+    if kind == "missing":
+        return f"{dotted}: missing; every recipe needs it"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        found = problem.get("ctx", {}).get("tag")
+        near = difflib.get_close_matches(str(found), _SOURCE_KINDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{dotted}.kind: {found or 'missing'}; expected one of {', '.join(_SOURCE_KINDS)}{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{dotted}: {message}" if dotted != "recipe" else message
+    return f"{dotted}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+_SOURCE_KINDS = ("hub_parquet", "jsonl", "folder")
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `location`, by walking the models."""
+    model: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if part in _SOURCE_KINDS:
+            model = next(kind for kind in model if kind.model_fields["kind"].annotation == _literal(part))
+            continue
+        annotation = model.model_fields[part].annotation
+        models = list(_models_in(annotation))
+        model = models[0] if len(models) == 1 else models
+    return list(model.model_fields)
+
+
+def _literal(value: str) -> Any:
+    from typing import Literal
+
+    return Literal[value]  # type: ignore[valid-type]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
+    """Paths in a recipe are relative to the recipe's own folder, wherever the command is run."""
+    sources = tuple(
+        source if _is_url(source.path) else source.model_copy(update={"path": str(base / source.path)})
+        for source in recipe.data.sources
+    )
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
+    init = recipe.model.init
+    if init.startswith(("./", "../")):
+        recipe = recipe.model_copy(
+            update={"model": recipe.model.model_copy(update={"init": str((base / init).resolve())})}
+        )
+    return recipe
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path

@@ -1,0 +1,417 @@
+"""The recipe's models: strict, frozen, a sentence under each field. A number or a default is said here and nowhere else."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from caspi import text
+from caspi.errors import RequestError
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class SourceSection(Section):
+    """What every kind of source can say."""
+
+    name: str | None = None
+    """How rows of this source are called in the corpus and in reports. Default: the folder's or file's name."""
+
+    split: Literal["train", "validation", "test"] | None = None
+    """Put every recording of this source on one side. Default: by hash, see `data.splits`."""
+
+
+class HubParquetSource(SourceSection):
+    """Parquet with an `Audio` column (`struct<bytes, path>`), as the Hugging Face hub stores it."""
+
+    kind: Literal["hub_parquet"]
+
+    path: str
+    """A file, folder, glob or URL of parquet files. `hf://datasets/OWNER/NAME/...` reads the hub."""
+
+    layout: Literal["auto", "crowd_transcribe", "whisper_training", "columns"] = "auto"
+    """ivrit.ai's two schemas, or named columns. `auto` recognises the first two by their columns."""
+
+    audio_column: str = "audio"
+    """With layout `columns`: the struct of encoded bytes."""
+
+    text_column: str = "text"
+    """With layout `columns`: the transcript."""
+
+    id_column: str | None = None
+    """With layout `columns`: a unique id of the row. Default: file name and row number."""
+
+    recording_column: str | None = None
+    """With layout `columns`: rows that share it stay on one side of a split. Default: each row is its own recording."""
+
+    speaker_column: str | None = None
+    """With layout `columns`: who speaks."""
+
+
+class JsonlSource(SourceSection):
+    """JSON lines, one recording a line, audio in files beside it."""
+
+    kind: Literal["jsonl"]
+
+    path: str
+    """The file, a glob of files, or a URL. Audio paths inside are relative to it."""
+
+    audio_key: str = "audio"
+    """The key of the audio path."""
+
+    text_key: str = "text"
+    """The key of the transcript. A transcript in Qwen's form, `language X<asr_text>...`, loses that prefix."""
+
+    id_key: str | None = "id"
+    """The key of a unique id; where a line has none, the file name and line number."""
+
+    recording_key: str | None = "recording_id"
+    """The key of the recording; lines that share it stay on one side of a split. Where a line has none: its id."""
+
+    speaker_key: str | None = "speaker"
+    """The key of the speaker's name."""
+
+    split_key: str | None = None
+    """The key of the split (`train`, `validation`, `test`), for corpora that bring their own."""
+
+
+class FolderSource(SourceSection):
+    """A folder of audio files, each with its transcript in a `.txt` beside it."""
+
+    kind: Literal["folder"]
+
+    path: str
+    """The folder. Sub-folders are read too, and each is taken for one recording."""
+
+
+Source = Annotated[HubParquetSource | JsonlSource | FolderSource, Field(discriminator="kind")]
+
+
+class Splits(Section):
+    """Which recordings are held out. By hash, so that a recording never moves when others are added."""
+
+    validation: float = Field(0.05, ge=0, lt=1)
+    """Share of recordings for validation during training."""
+
+    test: float = Field(0.0, ge=0, lt=1)
+    """Share of recordings for the final test, where a source brings no test split of its own."""
+
+    by: Literal["recording", "speaker"] = "recording"
+    """What stays together. `speaker` falls back to the recording where no speaker is known."""
+
+    seed: int = 42
+    """Another seed draws another split."""
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation={self.validation} and test={self.test} leave nothing to train on")
+        return self
+
+
+class Filters(Section):
+    """What an utterance must be like to be kept. Each refusal is counted under its reason in rejected.parquet."""
+
+    min_duration_s: float = Field(0.3, ge=0)
+    """Shorter utterances are refused as `too_short`."""
+
+    max_duration_s: float = Field(30.0, gt=0, le=1200)
+    """Longer utterances are refused as `too_long`. Qwen3-ASR takes at most 1,200 s."""
+
+    min_chars_per_s: float = Field(0.3, ge=0)
+    """Fewer characters per second are refused as `too_few_characters`: most of the speech is not transcribed."""
+
+    max_chars_per_s: float = Field(40.0, gt=0)
+    """More characters per second are refused as `too_many_characters`: the transcript belongs to something longer."""
+
+    min_quality_score: float = Field(0.0, ge=0, le=1)
+    """Rows whose own `quality_score` is lower are refused as `low_quality_score`. Users take 0.8 on the Knesset."""
+
+    refused_flags: frozenset[str] = frozenset(
+        {"skipped", "unintelligible", "foreign_language", "noisy", "multiple_speakers"}
+    )
+    """Flags of crowd-transcribe's volunteers that refuse a row, each under its own name."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.min_duration_s >= self.max_duration_s:
+            raise ValueError(f"min_duration_s={self.min_duration_s} is not below max_duration_s={self.max_duration_s}")
+        if self.min_chars_per_s >= self.max_chars_per_s:
+            raise ValueError(
+                f"min_chars_per_s={self.min_chars_per_s} is not below max_chars_per_s={self.max_chars_per_s}"
+            )
+        return self
+
+
+class Shards(Section):
+    """How the corpus is cut into files."""
+
+    max_duration_s: float = Field(7200.0, gt=0)
+    """Audio per shard: at 80 MB an hour, two hours are about 160 MB."""
+
+    seed: int = 42
+    """Seed of the global shuffle."""
+
+
+class Data(Section):
+    """Recorded speech and its transcripts."""
+
+    language: str = "he"
+    """ISO 639 code. The name that Qwen3-ASR is told (Hebrew) follows from it."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """Where speech comes from. Paths are relative to the recipe."""
+
+    splits: Splits = Splits()
+    filters: Filters = Filters()
+    shards: Shards = Shards()
+
+    @field_validator("language")
+    @classmethod
+    def _is_known(cls, code: str) -> str:
+        try:
+            text.language_name(code)
+        except RequestError as error:
+            raise ValueError(str(error)) from error
+        return code
+
+
+# --- model ----------------------------------------------------------------------------------------------------------
+
+
+class Toy(Section):
+    """A Qwen3-ASR of about a million parameters with its own tokenizer, for laptops and tests. Only used by `init: toy`."""
+
+    vocabulary: int = Field(512, ge=320, le=20000)
+    """Tokens in all: 256 bytes, the special tokens of Qwen3-ASR, and merges learnt from the training transcripts."""
+
+    conv_channels: int = Field(32, ge=4)
+    """Channels of the three convolutions in front of the encoder."""
+
+    encoder_width: int = Field(128, ge=16)
+    encoder_layers: int = Field(3, ge=1)
+    encoder_heads: int = Field(4, ge=1)
+    decoder_width: int = Field(128, ge=16)
+    decoder_layers: int = Field(3, ge=1)
+    decoder_heads: int = Field(4, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> Self:
+        for part in ("encoder", "decoder"):
+            width, heads = getattr(self, f"{part}_width"), getattr(self, f"{part}_heads")
+            if width % heads or (width // heads) % 2:
+                raise ValueError(f"{part}_width={width} does not split into {part}_heads={heads} of even size")
+        return self
+
+
+class Model(Section):
+    """Where training starts."""
+
+    init: str = "toy"
+    """`toy`, a folder, a Hub id (`Qwen/Qwen3-ASR-1.7B-hf`) or `models:/NAME@alias`."""
+
+    toy: Toy = Toy()
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+class Workers(Section):
+    """The machines' share of the work."""
+
+    num_workers: int = Field(2, ge=1)
+    """Data-parallel workers. The effective batch does not depend on it."""
+
+    use_gpu: bool = False
+    """One GPU for each worker."""
+
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """Logical CPUs that each worker reserves, for reading and decoding."""
+
+    accelerator_type: str | None = None
+    """Ray's name of the GPU that a worker must get, for instance `A100-40G`."""
+
+    max_failures: int = Field(3, ge=0)
+    """How many crashes of workers the run survives. Each resumes from the newest checkpoint."""
+
+
+class Batches(Section):
+    """How utterances become batches. Sizes are seconds of audio, because that is what fills a GPU."""
+
+    step_audio_s: float = Field(48.0, gt=0)
+    """Audio of one optimizer step, over all workers and micro-batches: the effective batch."""
+
+    max_micro_batch_s: float = Field(60.0, gt=0)
+    """Audio per worker and forward pass, padding included."""
+
+
+class Optimizer(Section):
+    """AdamW with warm-up and decay."""
+
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How it falls after the warm-up, to `final_share` of the peak at the last step."""
+
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises from zero."""
+
+    final_share: float = Field(0.02, ge=0, le=1)
+    """Learning rate of the last step as a share of the peak."""
+
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    """Not applied to biases, norms and embeddings."""
+
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Clip by the norm of the whole gradient, over all workers."""
+
+
+class Augmentation(Section):
+    """What is done to training audio, drawn afresh from (seed, epoch, utterance): a resumed run repeats it."""
+
+    speed: float = Field(0.0, ge=0, lt=0.5)
+    """Resample by a factor drawn from 1 - speed to 1 + speed. Pitch moves along."""
+
+    gain_db: float = Field(0.0, ge=0)
+    """Change the level by up to so many decibels."""
+
+    noise_db: float | None = Field(None, ge=0)
+    """Add white noise to half of the utterances, at a signal-to-noise ratio from this to this + 30 dB. Default: none."""
+
+    max_shift_s: float = Field(0.0, ge=0, le=2)
+    """Silence put before the speech, up to so many seconds."""
+
+    time_masks: int = Field(0, ge=0)
+    """SpecAugment: spans of time set to silence."""
+
+    time_mask_share: float = Field(0.05, ge=0, le=0.5)
+    """SpecAugment: the longest time mask, as a share of the utterance."""
+
+    frequency_masks: int = Field(0, ge=0)
+    """SpecAugment: bands set to silence."""
+
+    frequency_mask_bins: int = Field(20, ge=0, le=128)
+    """SpecAugment: the widest band, in mel bins of 128."""
+
+
+class Validation(Section):
+    """How the model is judged while it learns."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Optimizer steps between two validations by WER. Default: once an epoch."""
+
+    max_utterances: int = Field(200, ge=1)
+    """Utterances of the validation split that are transcribed each time: the first by hash, always the same ones."""
+
+
+class Checkpoints(Section):
+    """What is kept so that nothing is lost."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Optimizer steps between two checkpoints. Default: as often as validation."""
+
+    num_to_keep: int = Field(2, ge=1)
+    """The newest checkpoints; the best by WER is kept besides."""
+
+
+class Training(Section):
+    """Fine-tuning."""
+
+    epochs: int = Field(3, ge=1)
+    """Passes over the training split."""
+
+    seed: int = 42
+    """Seed of the order, the augmentation and a fresh model's weights."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; weights and optimizer are fp32 always. `auto`: bf16 on GPUs that have it."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    log_every_steps: int = Field(10, ge=1)
+    """Optimizer steps between two points of a curve."""
+
+    workers: Workers = Workers()
+    batches: Batches = Batches()
+    optimizer: Optimizer = Optimizer()
+    augmentation: Augmentation = Augmentation()
+    validation: Validation = Validation()
+    checkpoints: Checkpoints = Checkpoints()
+
+
+# --- after training -------------------------------------------------------------------------------------------------
+
+
+class Tracking(Section):
+    """MLflow."""
+
+    experiment: str = "caspi"
+    """The experiment that runs are filed under."""
+
+    registered_name: str | None = None
+    """Register the best model under this name when training ends. Default: only `caspi promote` registers."""
+
+
+class Inference(Section):
+    """Transcribing, in evaluation as in serving."""
+
+    max_batch_s: float = Field(120.0, gt=0)
+    """Audio per forward pass, padding included."""
+
+    max_tokens_per_s: float = Field(12.0, gt=0)
+    """Text tokens generated per second of audio before an answer is cut: a guard against endless repetition."""
+
+
+class Serving(Section):
+    """The endpoint."""
+
+    replicas: int = Field(1, ge=1)
+    """Copies of the model."""
+
+    batch_wait_s: float = Field(0.02, ge=0)
+    """How long a request waits for company."""
+
+    request_timeout_s: float = Field(120.0, gt=0)
+    """Deadline of a request, queueing and retries included."""
+
+    max_upload_mb: int = Field(25, ge=1)
+    """Larger uploads are refused. OpenAI's limit."""
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Default: the file's name."""
+
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+    tracking: Tracking = Tracking()
+    inference: Inference = Inference()
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _one_utterance_fits_a_batch(self) -> Self:
+        longest = self.data.filters.max_duration_s
+        batch = self.training.batches.max_micro_batch_s
+        if longest > batch:
+            raise ValueError(
+                f"data.filters.max_duration_s={longest} does not fit in training.batches.max_micro_batch_s={batch}; "
+                "raise the batch or lower the duration"
+            )
+        if longest > self.inference.max_batch_s:
+            raise ValueError(
+                f"data.filters.max_duration_s={longest} does not fit in inference.max_batch_s={self.inference.max_batch_s}; "
+                "raise the batch or lower the duration"
+            )
+        return self

@@ -1,0 +1,50 @@
+"""Every environment variable that Caspi reads, each with a sentence. What a *run* depends on is in its recipe instead."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The environment as Caspi sees it."""
+
+    home: Path
+    """`CASPI_HOME`: where runs and the embedded MLflow live when nothing else is said. Default: `runs` in the current folder."""
+
+    tracking_uri: str | None
+    """`MLFLOW_TRACKING_URI`: an MLflow server. Without it a local one on SQLite under `home` is started for each command."""
+
+    ray_address: str | None
+    """`RAY_ADDRESS`: the cluster to join (Ray sets it inside jobs). Without it a local Ray is started for each command."""
+
+    num_cpus: int
+    """`CASPI_NUM_CPUS`: logical CPUs of a local Ray. Default: the cores of this machine, at least 2 (two training workers)."""
+
+    object_store_bytes: int
+    """`CASPI_OBJECT_STORE_MB`: the object store of a local Ray, in MiB. Default 512: batches pass through it, corpora do not."""
+
+    verbose: bool
+    """`CASPI_VERBOSE`: show Ray's, MLflow's and transformers' own log lines too."""
+
+    api_keys: frozenset[str]
+    """`CASPI_API_KEYS`: comma-separated keys that the endpoint accepts. Empty: it accepts everyone."""
+
+    @property
+    def mlflow_folder(self) -> Path:
+        """Where the embedded MLflow keeps its database and artifacts."""
+        return self.home / "mlflow"
+
+
+def read() -> Settings:
+    """The settings of this moment. Paths are absolute: Ray workers change directory."""
+    env = os.environ
+    return Settings(
+        home=Path(env.get("CASPI_HOME", "runs")).expanduser().absolute(),
+        tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
+        ray_address=env.get("RAY_ADDRESS") or None,
+        num_cpus=int(env.get("CASPI_NUM_CPUS") or max(2, os.cpu_count() or 2)),
+        object_store_bytes=int(env.get("CASPI_OBJECT_STORE_MB") or 512) * 2**20,
+        verbose=env.get("CASPI_VERBOSE", "") not in ("", "0"),
+        api_keys=frozenset(key.strip() for key in env.get("CASPI_API_KEYS", "").split(",") if key.strip()),
+    )
