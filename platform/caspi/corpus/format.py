@@ -1,18 +1,21 @@
 """The corpus on disk: what `prepare` writes and everything after it reads.
 
-    corpus/
-      train|validation|test/shard-00000.parquet   SHARD_SCHEMA: encoded audio, text, numbers
-      utterances.parquet                          INDEX_SCHEMA: one light row per utterance, in shard order: the length index
-      rejected.parquet                            REJECTED_SCHEMA: every refusal with its reason
-      manifest.json                               counts that add up, and the fingerprint
+corpus/
+  train|validation|test/shard-00000.parquet   SHARD_SCHEMA: encoded audio, text, numbers
+  utterances.parquet                          INDEX_SCHEMA: a light row per utterance, in shard order: the length index
+  rejected.parquet                            REJECTED_SCHEMA: every refusal with its reason
+  manifest.json                               counts that add up, and the fingerprint
+  prepare.json                                how long it took; no part of what two runs agree on
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -56,6 +59,7 @@ INDEX_SCHEMA = pa.schema(
 
 REJECTED_SCHEMA = pa.schema(
     [
+        ("utterance_id", pa.string()),  # what the utterance would have been called
         ("recording_id", pa.string()),
         ("source", pa.string()),
         ("start_s", pa.float64()),  # null: the whole recording
@@ -64,6 +68,24 @@ REJECTED_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One training example: a row of a shard."""
+
+    utterance_id: str
+    audio: bytes  # FLAC, 16 kHz, mono
+    duration_s: float
+    text: str
+    language: str  # ISO 639 code
+    source: str
+    recording_id: str
+    speaker_id: str | None
+    start_s: float  # within the recording
+    end_s: float
+    split: str
+    num_text_chars: int
 
 
 @dataclass(frozen=True)
@@ -85,10 +107,13 @@ class Corpus:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             state = "not a prepared corpus" if path.is_dir() else "no such folder"
-            raise CorpusError(f"{path}: {state}: no readable manifest.json; run `caspi prepare RECIPE --output {path}`") from error
+            raise CorpusError(
+                f"{path}: {state}: no readable manifest.json; run `caspi prepare RECIPE --output {path}`"
+            ) from error
         if manifest.get("schema_version") != SCHEMA_VERSION:
             raise CorpusError(
-                f"{path}: schema_version {manifest.get('schema_version')}; this Caspi reads {SCHEMA_VERSION}: prepare it again"
+                f"{path}: schema_version {manifest.get('schema_version')}; "
+                f"this Caspi reads {SCHEMA_VERSION}: prepare it again"
             )
         return cls(path, manifest)
 
@@ -120,3 +145,31 @@ class Corpus:
     def shards(self, split: str) -> list[Path]:
         """The shards of one split that hold utterances, in order."""
         return [self.path / shard for shard in pc.unique(self.index(split)["shard"]).to_pylist()]
+
+    def read_rows(self, shard: str | Path, rows: Sequence[int]) -> list[Utterance]:
+        """The utterances at `rows` of a shard, in the order asked for. Only the row groups that hold them are read.
+
+        `shard` is a path as in the index, or as `shards` gives it.
+        """
+        with pq.ParquetFile(self.path / shard, memory_map=True) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = np.searchsorted(starts, np.asarray(rows, np.int64), side="right") - 1
+            found: dict[int, Utterance] = {}
+            for group in np.unique(groups):
+                wanted = [row for row, place in zip(rows, groups, strict=True) if place == group]
+                table = file.read_row_group(group, columns=SHARD_SCHEMA.names, use_threads=False)
+                picked = table.take([row - int(starts[group]) for row in wanted]).to_pylist()
+                found.update(zip(wanted, (Utterance(**values) for values in picked), strict=True))
+        return [found[row] for row in rows]
+
+    def iter_utterances(self, split: str) -> Iterator[Utterance]:
+        """The utterances of a split, in shard order, a row group in memory at a time."""
+        for shard in self.shards(split):
+            with pq.ParquetFile(shard, memory_map=True) as file:
+                for batch in file.iter_batches(32, columns=SHARD_SCHEMA.names, use_threads=False):
+                    yield from (Utterance(**values) for values in batch.to_pylist())
+
+    def read_table(self, split: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a split, in shard order."""
+        return pa.concat_tables(pq.read_table(shard, columns=list(columns)) for shard in self.shards(split))

@@ -1,0 +1,23 @@
+"""The only place that knows Qwen3-ASR's quirks: prompts, labels, loss, features, layouts.
+
+Importing it imports torch and transformers.
+"""
+
+from caspi.model.features import log_mel, num_audio_tokens
+from caspi.model.loading import Loaded, load
+from caspi.model.loss import Batch, collate, loss_sum
+from caspi.model.prompt import Example, Prompter
+from caspi.model.toy import build_toy
+
+__all__ = [
+    "Batch",
+    "Example",
+    "Loaded",
+    "Prompter",
+    "build_toy",
+    "collate",
+    "load",
+    "log_mel",
+    "loss_sum",
+    "num_audio_tokens",
+]

@@ -1,18 +1,10 @@
-"""Text of each language: what the model learns to write, and what WER compares."""
+"""Text of each language: what the model learns to write, and what WER compares.
 
-from caspi.errors import RequestError
+normalizer("he").transcript("צה״ל  הודיע!!")   'צה"ל הודיע!'
+normalizer("he").scoring("צה״ל  הודיע!!")      'צהל הודיע'
+"""
 
-# The names that Qwen3-ASR is told, `language Hebrew<asr_text>`: its own thirty, and those that people teach it.
-LANGUAGE_NAMES = {"he": "Hebrew", "en": "English"}
+from caspi.text.languages import LANGUAGE_NAMES, language_name, normalizer
+from caspi.text.normalizer import Normalizer
 
-
-def language_name(code: str) -> str:
-    """The English name of an ISO 639 code, as Qwen3-ASR writes it.
-
-    Raises:
-        RequestError: we do not know the code.
-    """
-    try:
-        return LANGUAGE_NAMES[code]
-    except KeyError:
-        raise RequestError(f"language {code!r} is unknown; known: {', '.join(sorted(LANGUAGE_NAMES))}") from None
+__all__ = ["LANGUAGE_NAMES", "Normalizer", "language_name", "normalizer"]

@@ -1,0 +1,30 @@
+"""MLflow: what was run and what came of it, and which model is in use. Importing this imports no MLflow."""
+
+from caspi.tracking.registry import (
+    is_uri,
+    locate_model,
+    log_model_files,
+    promote,
+    register,
+    resolve,
+    set_alias,
+)
+from caspi.tracking.run import finish_run, record_checkpoint, resume_run, start_run
+from caspi.tracking.server import server
+from caspi.tracking.writer import MetricWriter
+
+__all__ = [
+    "MetricWriter",
+    "finish_run",
+    "is_uri",
+    "locate_model",
+    "log_model_files",
+    "promote",
+    "record_checkpoint",
+    "register",
+    "resolve",
+    "resume_run",
+    "server",
+    "set_alias",
+    "start_run",
+]

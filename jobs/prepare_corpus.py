@@ -1,0 +1,32 @@
+"""Turn a recipe's sources into a corpus: decoded, cut, normalized, judged and split.
+
+    ray job submit --working-dir . --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' -- \\
+        python -m jobs.prepare_corpus jobs/recipes/hebrew_1_7b_8xa100.yaml --output /mnt/caspi/corpus
+
+or, which also checks the recipe before anything starts: `caspi submit prepare_corpus RECIPE --address URL`.
+"""
+
+import sys
+
+from caspi import command
+
+
+def main() -> None:
+    parser = command.parser("jobs.prepare_corpus", __doc__)
+    command.add_recipe(parser)
+    parser.add_argument("--output", required=True, metavar="CORPUS", help="the folder to write; every node must see it")
+    args = parser.parse_args()
+
+    from caspi import corpus
+    from caspi.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, overrides=args.overrides)
+    prepared = corpus.prepare(recipe, args.output)
+
+    manifest = prepared.manifest
+    print(f"{manifest['num_utterances']} utterances, {manifest['hours']:.2f} h in {prepared.path}")
+    print(f"rejected: {manifest['rejected_by_reason'] or 'nothing'}")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run_job(main))

@@ -1,0 +1,58 @@
+"""What every entry point has in common: the command line and the jobs."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from caspi.errors import CaspiError
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Call `main` and return the exit code: its own, or 0. A CaspiError becomes its message and its code.
+
+    Any other exception is our bug and keeps its traceback.
+    """
+    try:
+        return main() or 0
+    except CaspiError as error:
+        print(f"caspi: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("caspi: interrupted", file=sys.stderr)
+        return 130  # what a shell reports for a command that Ctrl-C ended
+    except BrokenPipeError:
+        # `caspi ... | head` closed our output. Without this Python would complain about it once more while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # likewise, for SIGPIPE
+
+
+def run_job(main: Callable[[], int | None]) -> int:
+    """As `run`, with Caspi's own log lines shown: in a job's log they are the progress."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout)
+    logging.getLogger("caspi").setLevel(logging.INFO)
+    return run(main)
+
+
+def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The argument parser of `python -m module`, with the module's docstring as its help."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The recipe, and `--set`, which overrides it everywhere."""
+    parser.add_argument("recipe", type=Path, help="a recipe, for instance jobs/recipes/demo.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        help="override one value of the recipe; may be repeated",
+    )

@@ -1,0 +1,116 @@
+"""What Qwen3-ASR reads and writes, as token ids: the one place that builds prompts, targets and labels.
+
+    prompt   <|im_start|>system⏎CONTEXT<|im_end|>⏎<|im_start|>user⏎<|audio_start|><|audio_pad|>...<|audio_end|><|im_end|>⏎<|im_start|>assistant⏎
+    target   language Hebrew<asr_text>TEXT<|im_end|>
+
+Prompt and target are built apart and joined, so the supervised positions are known by construction. The official
+fine-tuning script masks by position in padded rows instead, and trains on the prompts of all but the longest row
+(QwenLM/Qwen3-ASR#70).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from caspi.errors import ModelError
+
+# Written to the output of the released template: a system turn always, one audio, user text ignored.
+CHAT_TEMPLATE = (
+    "{%- set ns = namespace(system='', audio='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.content is string -%}"
+    "{%- if message.role == 'system' -%}{%- set ns.system = ns.system + message.content -%}{%- endif -%}"
+    "{%- else -%}{%- for content in message.content -%}"
+    "{%- if message.role == 'system' and content.type == 'text' -%}"
+    "{%- set ns.system = ns.system + content.text -%}{%- endif -%}"
+    "{%- if content.type == 'audio' -%}"
+    "{%- set ns.audio = ns.audio + '<|audio_start|><|audio_pad|><|audio_end|>' -%}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}{%- endfor -%}"
+    "{{- '<|im_start|>system\n' + ns.system + '<|im_end|>\n<|im_start|>user\n' + ns.audio + '<|im_end|>\n' -}}"
+    "{%- for message in messages -%}{%- if message.role == 'assistant' -%}"
+    "{{- '<|im_start|>assistant\n' -}}"
+    "{% generation %}{%- if message.content is string -%}{{- message.content -}}{%- else -%}"
+    "{%- for content in message.content -%}{%- if content.type == 'text' -%}{{- content.text -}}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}{{- '<|im_end|>\n' -}}{% endgeneration %}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+
+NO_SPEECH = "None"  # `language None<asr_text>`: what the model writes when nobody speaks
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One utterance as the model sees it in training."""
+
+    prompt_ids: list[int]
+    target_ids: list[int]  # the supervised tokens, all of them and nothing else
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Builds prompts and targets for one tokenizer."""
+
+    tokenizer: Any  # transformers.Qwen2Tokenizer
+
+    @cached_property
+    def _special(self) -> dict[str, int]:
+        names = ("<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>")
+        ids = {name: self.tokenizer.convert_tokens_to_ids(name) for name in names}
+        missing = [name for name, token in ids.items() if token is None or token == self.tokenizer.unk_token_id]
+        if missing:
+            raise ModelError(f"the tokenizer lacks {', '.join(missing)}: it is not a Qwen3-ASR tokenizer")
+        if self.tokenizer.pad_token_id in (None, ids["<|im_end|>"]):
+            # Masking or padding with the end of turn is how models learn never to stop.
+            raise ModelError("the tokenizer pads with its end of turn <|im_end|>; expected <|endoftext|>")
+        return ids
+
+    @property
+    def end_of_turn_id(self) -> int:
+        return self._special["<|im_end|>"]
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    def prompt(self, num_audio_tokens: int, *, context: str = "", language: str | None = None) -> list[int]:
+        """Everything before the answer. With `language` (Hebrew) the answer's head is forced."""
+        special = self._special
+        ids = [special["<|im_start|>"], *self.text_ids(f"system\n{context}"), special["<|im_end|>"]]
+        ids += [*self.text_ids("\n"), special["<|im_start|>"], *self.text_ids("user\n"), special["<|audio_start|>"]]
+        ids += [special["<|audio_pad|>"]] * num_audio_tokens
+        ids += [special["<|audio_end|>"], special["<|im_end|>"], *self.text_ids("\n")]
+        ids += [special["<|im_start|>"], *self.text_ids("assistant\n")]
+        if language is not None:
+            ids += [*self.text_ids(f"language {language}"), special["<asr_text>"]]
+        return ids
+
+    def target(self, text: str, *, language: str) -> list[int]:
+        """The answer: `language Hebrew<asr_text>` + text + end of turn."""
+        return [
+            *self.text_ids(f"language {language}"),
+            self._special["<asr_text>"],
+            *self.text_ids(text),
+            self.end_of_turn_id,
+        ]
+
+    def example(self, text: str, *, num_audio_tokens: int, language: str, context: str = "") -> Example:
+        """A training example."""
+        return Example(self.prompt(num_audio_tokens, context=context), self.target(text, language=language))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Plain text as tokens. What looks like a special token in data stays letters: it must not steer the model."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def parse(self, ids: Sequence[int], *, language: str | None = None) -> tuple[str | None, str]:
+        """Generated ids to (language name or None for no speech, text). `language` was forced, so is not in `ids`."""
+        ids = [token for token in ids if token not in (self.pad_id, self.end_of_turn_id)]
+        marker = self._special["<asr_text>"]
+        if marker in ids:
+            place = ids.index(marker)
+            head, ids = ids[:place], ids[place + 1 :]
+            named = self.tokenizer.decode(head, skip_special_tokens=True).strip().removeprefix("language").strip()
+            language = named or None
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return (None if language == NO_SPEECH else language), text

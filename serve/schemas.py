@@ -1,0 +1,132 @@
+"""What comes in and what goes out. The answers here draw the OpenAPI page; `caspi.inference.formats` writes them."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from caspi.text import LANGUAGE_NAMES
+from serve.errors import ApiError
+
+RESPONSE_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+MAX_PROMPT_CHARS = 4000
+
+
+class Usage(BaseModel):
+    """What a request is measured by."""
+
+    type: Literal["duration"] = "duration"
+    seconds: float
+
+
+class TranscriptionJson(BaseModel):
+    """`response_format=json`."""
+
+    text: str
+    usage: Usage
+
+
+class SegmentJson(BaseModel):
+    """A span of the recording. Null: this model does not tell."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float | None
+    compression_ratio: float | None
+    no_speech_prob: float | None
+
+
+class TranscriptionVerboseJson(BaseModel):
+    """`response_format=verbose_json`."""
+
+    task: Literal["transcribe"]
+    language: str
+    duration: float
+    text: str
+    segments: list[SegmentJson]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """A model that can be asked for by its id."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "caspi"
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for people, and by which parameter, for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+def language_code(language: str | None) -> str | None:
+    """The ISO 639 code of `he`, `Hebrew` or `hebrew`. None and the empty string leave the language to the model.
+
+    Raises:
+        ApiError: 400, neither a code nor a name that we know.
+    """
+    if not language:
+        return None
+    wanted = language.strip().casefold()
+    for code, name in LANGUAGE_NAMES.items():
+        if wanted in (code, name.casefold()):
+            return code
+    known = ", ".join(f"{code} ({name})" for code, name in sorted(LANGUAGE_NAMES.items()))
+    message = f"Language {language!r} is unknown; known: {known}. Leave it out to let the model say."
+    raise ApiError(400, message, param="language", code="invalid_language")
+
+
+def check_supported(
+    *,
+    response_format: str,
+    temperature: float,
+    prompt: str,
+    stream: bool,
+    granularities: list[str],
+    include: list[str],
+) -> None:
+    """Refuse what this server cannot do, rather than answer something else.
+
+    Raises:
+        ApiError: 400, naming the parameter.
+    """
+    if response_format not in RESPONSE_FORMATS:
+        message = f"response_format {response_format!r} is not supported; supported: {', '.join(RESPONSE_FORMATS)}."
+        raise ApiError(400, message, param="response_format", code="unsupported_value")
+    if not 0 <= temperature <= 1:
+        message = f"temperature is {temperature}; it must be between 0 and 1."
+        raise ApiError(400, message, param="temperature", code="invalid_value")
+    if len(prompt) > MAX_PROMPT_CHARS:
+        message = f"The prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARS} fit."
+        raise ApiError(400, message, param="prompt", code="invalid_value")
+    if stream:
+        message = "Streaming answers are not supported yet; leave `stream` out."
+        raise ApiError(400, message, param="stream", code="unsupported_value")
+    if set(granularities) - {"segment"}:
+        message = "Only timestamps of segments are supported; leave `timestamp_granularities[]` out, or send `segment`."
+        raise ApiError(400, message, param="timestamp_granularities", code="unsupported_value")
+    if include:
+        raise ApiError(400, "`include[]` is not supported yet.", param="include", code="unsupported_value")

@@ -1,0 +1,99 @@
+"""A split through a model, and what is written about it."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from caspi.corpus.format import Corpus
+from caspi.errors import CorpusError, RequestError
+from caspi.evaluation import evaluate, score
+from caspi.inference.transcription import Transcription
+
+pytestmark = pytest.mark.usefixtures("ray_2_cpus")
+
+
+class HearsTheLevel:
+    """Says the number that the conftest wrote as a level, but errs on 3 and speaks into the silence of 7."""
+
+    def transcribe_batch(
+        self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
+    ) -> list[Transcription]:
+        assert list(languages or []) == ["he"] * len(clips)
+        return [
+            Transcription(self._text(round(float(clip.mean()) * 100)), "Hebrew", len(clip) / 16000) for clip in clips
+        ]
+
+    def _text(self, number: int) -> str:
+        return {3: "המספר היה שלוש"}.get(number, f"המספר הוא {number}")
+
+
+def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path: Path):
+    output = tmp_path / "evaluation"
+    metrics = evaluate("double", corpus, output=output, factory=HearsTheLevel)
+
+    assert json.loads((output / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert (metrics["substitutions"], metrics["insertions"], metrics["reference_words"]) == (2, 3, 30)
+    assert metrics["wer"] == pytest.approx(5 / 30)
+    assert metrics["num_utterances"] == 11
+    assert (metrics["num_failed"], metrics["failed_by_reason"]) == (1, {"undecodable_audio": 1})
+    assert (metrics["num_hallucinated_on_silence"], metrics["num_silent"]) == (1, 1)
+    assert metrics["corpus_fingerprint"] == "0123abcd"
+    assert list(metrics["slices"]["source"]) == ["even", "odd"]
+    assert metrics["slices"]["source"]["even"]["wer"] == 0
+    assert list(metrics["slices"]["duration"]) == ["0-2 s", "2-5 s", "5-10 s", "10-20 s"]
+    assert sum(part["num_utterances"] for part in metrics["slices"]["duration"].values()) == 11
+    assert metrics["rtfx"] > 0
+
+    rows = pq.read_table(output / "utterances.parquet").to_pylist()
+    assert [row["utterance_id"] for row in rows] == corpus.index("test")["utterance_id"].to_pylist()
+    assert rows[3]["hypothesis"] == "המספר היה שלוש"
+    assert rows[3]["wer"] == pytest.approx(2 / 3)
+    assert rows[0]["speaker_id"] == "דנה"
+    assert (rows[5]["error"], rows[5]["hypothesis"], rows[5]["wer"]) == ("undecodable_audio", None, None)
+    usable = [row for row in rows if row["error"] is None]
+    again = score(
+        [row["reference"] for row in usable],
+        [row["hypothesis"] for row in usable],
+        clusters=[row["recording_id"] for row in usable],
+    )
+    assert (again.wer, again.wer_interval) == (metrics["wer"], metrics["wer_interval"])
+
+    report = (output / "report.html").read_text()
+    assert "16.7% WER" in report
+    assert "<del>הוא</del><ins>היה</ins>" in report
+
+
+def test_a_limit_takes_the_first_utterances_of_the_split(corpus: Corpus, tmp_path: Path):
+    seen = []
+    metrics = evaluate(
+        "double",
+        corpus.path,
+        output=tmp_path / "out",
+        limit=5,
+        factory=HearsTheLevel,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    rows = pq.read_table(tmp_path / "out" / "utterances.parquet")["utterance_id"].to_pylist()
+    assert rows == corpus.index("test")["utterance_id"].to_pylist()[:5]
+    assert metrics["num_utterances"] == 5
+    assert seen[-1] == (5, 5)
+
+
+def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):
+    table = pq.read_table(corpus.path / "utterances.parquet")
+    pq.write_table(table.slice(5, 1), corpus.path / "utterances.parquet")
+    with pytest.raises(CorpusError, match="none of the 1 utterances of its test split can be decoded"):
+        evaluate("double", corpus.path, output=tmp_path / "out", factory=HearsTheLevel)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_request_is_known_before_anything_starts(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(CorpusError, match="validation split is empty"):
+        evaluate("double", corpus, output=tmp_path, split="validation", factory=os.abort)
+    with pytest.raises(RequestError, match="'xx' is unknown"):
+        evaluate("double", corpus, output=tmp_path, language="xx", factory=os.abort)

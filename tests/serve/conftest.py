@@ -1,0 +1,118 @@
+"""The real application on a real Ray Serve on loopback, with a double for the model."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from caspi import audio
+from caspi.inference import serving
+
+API_KEY = "correct-horse"
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="session")
+def ray_4_cpus() -> Iterator[None]:
+    """A local Ray with four logical CPUs, unless the session already has one."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=150 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")  # not the session: a cluster has one Serve, and others start theirs
+def base_url(ray_4_cpus: None) -> Iterator[str]:
+    """The endpoint. Its model tells, as its text, what it was given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CASPI_API_KEYS", f"{API_KEY},second-key")
+        application = build_with(double(), max_upload_mb=1, max_audio_s=30, request_timeout_s=TIMEOUT_S)
+    with run(application) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Qwen3-ASR of toy size that has learned nothing: it loads, runs and answers with noise."""
+    from caspi.model import Loaded, build_toy
+    from caspi.recipe.sections import Toy
+
+    folder = tmp_path_factory.mktemp("toy") / "model"
+    Loaded.wrap(*build_toy(Toy(), texts=["שלום עולם", "מה שלומך היום"], language="Hebrew", seed=0)).save(folder)
+    return folder
+
+
+def build_with(load: Any, **options: Any) -> Any:
+    """The application of `serve.app.build`, over another model."""
+    from serve.app import assemble
+    from serve.options import parse
+
+    worker_env = {"PYTHONPATH": serving._python_path(Path.cwd())}
+    return assemble(parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), load)
+
+
+@contextmanager
+def run(application: Any) -> Iterator[str]:
+    port = serving._claim_port("127.0.0.1", 0)
+    with serving.running(
+        application, host="127.0.0.1", port=port, request_timeout_s=TIMEOUT_S, ready_timeout_s=90
+    ) as url:
+        yield url
+
+
+def double() -> type:
+    """A transcriber that answers what it was asked. Made here, so that Ray ships the class itself to the replica."""
+
+    class Double:
+        def transcribe_batch(
+            self,
+            clips: Sequence[np.ndarray],
+            *,
+            languages: Sequence[str | None] | None = None,
+            prompts: Sequence[str] | None = None,
+        ) -> list[Any]:
+            from caspi.inference.transcription import Transcription
+
+            prompts, languages = prompts or [""] * len(clips), languages or [None] * len(clips)
+            if "a bug" in prompts:
+                raise ZeroDivisionError("a bug, with secrets in its message")
+            time.sleep(1.0 if "slow" in prompts else 0.1)
+            durations = [len(clip) / audio.SAMPLE_RATE for clip in clips]
+            told = [
+                {"pid": os.getpid(), "batch": len(clips), "language": language, "prompt": prompt}
+                for language, prompt in zip(languages, prompts, strict=True)
+            ]
+            return [Transcription(json.dumps(t), "Hebrew", s) for t, s in zip(told, durations, strict=True)]
+
+    return Double
+
+
+@pytest.fixture
+def client(base_url: str) -> openai.OpenAI:
+    """The official client, without its own retries: they would hide our failures."""
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=API_KEY, max_retries=0, timeout=TIMEOUT_S + 30)
+
+
+def tone(seconds: float) -> bytes:
+    """A FLAC file of a quiet tone."""
+    return audio.encode_flac(0.1 * np.sin(np.arange(int(seconds * audio.SAMPLE_RATE)) / 8).astype(np.float32))

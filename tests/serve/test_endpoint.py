@@ -1,0 +1,198 @@
+"""The endpoint as its users meet it: through the official `openai` client, over a real Ray Serve."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+
+from caspi.errors import RequestError
+from tests.serve.conftest import API_KEY, build_with, double, run, tone
+
+CLIP = ("speech.flac", tone(2.0))
+
+
+def ask(client: openai.OpenAI, file: Any = CLIP, **fields: Any) -> Any:
+    return client.audio.transcriptions.create(**{"file": file, "model": "caspi", **fields})
+
+
+def told(answer: Any) -> dict[str, Any]:
+    """What the double was given."""
+    return json.loads(answer.text)
+
+
+def test_json_answers_text_and_the_seconds_that_were_heard(client: openai.OpenAI) -> None:
+    answer = ask(client)
+    assert told(answer)["prompt"] == ""
+    assert answer.usage.model_dump() == {"type": "duration", "seconds": 2.0}
+
+
+def test_text_answers_a_line(client: openai.OpenAI) -> None:
+    answer = ask(client, response_format="text")
+    assert answer.endswith("}\n") and "pid" in answer
+
+
+def test_verbose_json_answers_one_segment_that_covers_the_clip(client: openai.OpenAI) -> None:
+    answer = ask(client, response_format="verbose_json", timestamp_granularities=["segment"])
+    assert (answer.language, answer.duration) == ("hebrew", 2.0)
+    assert [(segment.start, segment.end) for segment in answer.segments] == [(0.0, 2.0)]
+    assert answer.segments[0].text == answer.text
+
+
+def test_subtitles_are_srt_and_vtt(client: openai.OpenAI) -> None:
+    assert ask(client, response_format="srt").startswith("1\n00:00:00,000 --> 00:00:02,000\n")
+    assert ask(client, response_format="vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+
+
+@pytest.mark.parametrize("language", ["he", "Hebrew", "HEBREW"])
+def test_a_language_is_a_code_or_a_name(client: openai.OpenAI, language: str) -> None:
+    assert told(ask(client, language=language))["language"] == "he"
+
+
+def test_without_a_language_the_model_decides(client: openai.OpenAI) -> None:
+    assert told(ask(client))["language"] is None
+
+
+def test_the_prompt_reaches_the_model(client: openai.OpenAI) -> None:
+    assert told(ask(client, prompt="תל אביב"))["prompt"] == "תל אביב"
+
+
+def test_the_async_client_works_too(base_url: str) -> None:
+    async def transcribe() -> Any:
+        async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key=API_KEY, max_retries=0) as client:
+            return await client.audio.transcriptions.create(file=CLIP, model="caspi", response_format="json")
+
+    assert "pid" in asyncio.run(transcribe()).text
+
+
+def test_any_of_the_keys_is_good_and_another_is_401(client: openai.OpenAI) -> None:
+    assert ask(client.with_options(api_key="second-key")).text
+    with pytest.raises(openai.AuthenticationError) as refusal:
+        ask(client.with_options(api_key="wrong"))
+    assert refusal.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        (("notes.wav", b"these are not samples" * 9), "undecodable_audio"),
+        (("empty.wav", b""), "empty_audio"),
+        (("cut.flac", tone(2.0)[:1000]), "undecodable_audio"),
+        (("long.flac", tone(31)), "audio_too_long"),
+    ],
+    ids=["not audio", "empty", "cut off", "too long"],
+)
+def test_a_file_that_cannot_be_used_is_400_and_says_why(client: openai.OpenAI, file: Any, code: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refusal:
+        ask(client, file=file)
+    assert (refusal.value.param, refusal.value.code) == ("file", code)
+    assert file[0] in refusal.value.message
+
+
+def test_a_file_above_the_limit_is_413(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        ask(client, file=("large.wav", b"\0" * 3 * 2**20))
+    assert (refusal.value.status_code, refusal.value.code) == (413, "file_too_large")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"language": "klingon"}, "language"),
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"temperature": 3}, "temperature"),
+        ({"timestamp_granularities": ["word"]}, "timestamp_granularities"),
+        ({"include": ["logprobs"]}, "include"),
+        ({"stream": True}, "stream"),
+        ({"prompt": "x" * 5000}, "prompt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_field_that_we_cannot_honour_is_400_and_named(
+    client: openai.OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refusal:
+        ask(client, **fields)
+    assert refusal.value.param == param
+
+
+def test_a_request_without_a_file_is_400(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refusal:
+        options: Any = {"headers": {"Content-Type": "multipart/form-data"}}
+        client.post("/audio/transcriptions", cast_to=object, body={"model": "caspi"}, files={"x": b""}, options=options)
+    assert (refusal.value.param, refusal.value.code) == ("file", "missing_required_parameter")
+
+
+def test_another_model_is_404(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refusal:
+        ask(client, model="whisper-1")
+    assert (refusal.value.param, refusal.value.code) == ("model", "model_not_found")
+
+
+def test_a_bug_is_500_and_keeps_its_details_to_itself(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError) as failure:
+        ask(client, prompt="a bug")
+    assert failure.value.type == "server_error"
+    assert "secrets" not in failure.value.message
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["caspi"]
+    assert client.models.retrieve("caspi").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-transcribe")
+
+
+def test_operators_need_no_key(base_url: str, client: openai.OpenAI) -> None:
+    ask(client)
+    assert get(base_url, "/healthz") == "ok\n"
+    assert get(base_url, "/readyz") == "ready\n"
+    metrics = get(base_url, "/metrics")
+    assert 'path="/v1/audio/transcriptions"' in metrics
+    assert "caspi_audio_seconds_total" in metrics
+
+
+def test_the_page_brings_everything_with_it(base_url: str) -> None:
+    page = get(base_url, "/")
+    assert "<title>Caspi" in page
+    assert "https://" not in page and 'src="' not in page
+
+
+def test_the_contract_is_described(base_url: str) -> None:
+    paths = json.loads(get(base_url, "/openapi.json"))["paths"]
+    assert "post" in paths["/v1/audio/transcriptions"]
+
+
+def test_requests_that_arrive_together_share_forward_passes(client: openai.OpenAI) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        answers = [told(answer) for answer in pool.map(lambda _: ask(client), range(16))]
+    assert max(answer["batch"] for answer in answers) >= 4
+
+
+def test_killing_the_model_while_requests_are_in_flight_loses_none(client: openai.OpenAI) -> None:
+    victim = told(ask(client))["pid"]
+    with ThreadPoolExecutor(12) as pool:
+        pending = [pool.submit(ask, client, prompt="slow") for _ in range(12)]
+        time.sleep(0.5)  # all are with the model by now; a forward pass takes a second
+        assert not any(request.done() for request in pending)
+        os.kill(victim, signal.SIGKILL)
+        answers = [told(request.result()) for request in pending]
+    assert all(answer["prompt"] == "slow" for answer in answers)
+    assert victim not in {answer["pid"] for answer in answers}
+
+
+def test_a_second_endpoint_on_one_cluster_is_refused(base_url: str) -> None:
+    with pytest.raises(RequestError, match="already serves"), run(build_with(double())):
+        pass
+    assert get(base_url, "/healthz") == "ok\n"
+
+
+def get(base_url: str, path: str) -> str:
+    with urllib.request.urlopen(base_url + path, timeout=30) as response:
+        return response.read().decode()

@@ -1,0 +1,178 @@
+"""Curves arrive whole, whatever happens to the server and to the writer."""
+
+import contextlib
+import json
+import math
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from caspi.tracking import MetricWriter, server
+from caspi.tracking.client import client
+
+
+@pytest.fixture
+def run_id(mlflow_uri: str) -> str:
+    return new_run(mlflow_uri)
+
+
+def new_run(uri: str) -> str:
+    with client(uri) as mlflow:
+        return mlflow.create_run("0").info.run_id
+
+
+def curve(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
+    """(step, value) of every stored point, doubled ones included."""
+    with client(uri) as mlflow:
+        return sorted((point.step, point.value) for point in mlflow.get_metric_history(run_id, key))
+
+
+def test_points_arrive_in_order_and_the_spool_is_removed(mlflow_uri: str, run_id: str, tmp_path: Path):
+    writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / "spool.jsonl")
+    for step in range(1500):  # more than one request takes
+        writer.log({"train/loss": 1 / (step + 1), "train/learning_rate": step}, step)
+    assert writer.close() == 0
+    assert curve(mlflow_uri, run_id, "train/loss") == [(step, 1 / (step + 1)) for step in range(1500)]
+    assert curve(mlflow_uri, run_id, "train/learning_rate")[-1] == (1499, 1499.0)
+    assert not (tmp_path / "spool.jsonl").exists()
+
+
+def test_a_server_that_stops_and_returns_misses_and_doubles_nothing(tmp_path: Path):
+    spool = tmp_path / "spool.jsonl"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with _Proxy(port) as proxy:
+        uri = f"http://127.0.0.1:{port}"
+        with server() as first:
+            proxy.target = first
+            run = new_run(uri)
+            writer = MetricWriter(uri, run, spool=spool)
+            for step in range(50):
+                writer.log({"train/loss": float(step)}, step)
+                time.sleep(0.002)
+            _until(lambda: len(curve(first, run, "train/loss")) > 0)
+        proxy.target = None
+        for step in range(50, 100):
+            writer.log({"train/loss": float(step)}, step)
+        _until(lambda: spool.exists() and spool.read_text().count("\n") >= 50)
+        with server() as second:
+            proxy.target = second
+            for step in range(100, 120):
+                writer.log({"train/loss": float(step)}, step)
+            assert writer.close(30) == 0
+            assert curve(second, run, "train/loss") == [(step, float(step)) for step in range(120)]
+
+
+def test_what_one_writer_could_not_send_the_next_one_sends(mlflow_uri: str, run_id: str, tmp_path: Path):
+    spool = tmp_path / "deep" / "spool.jsonl"
+    stranded = MetricWriter("http://127.0.0.1:9", run_id, spool=spool)
+    for step in range(20):
+        stranded.log({"loss": float(step)}, step)
+    assert stranded.close(timeout_s=0.5) == 20
+    with spool.open("a") as file:
+        file.write('{"run_id": "cut sho')  # the machine went down while it wrote
+    resumed = MetricWriter(mlflow_uri, run_id, spool=spool)
+    for step in range(10, 30):  # a checkpoint at step 10: what follows is done again
+        resumed.log({"loss": float(step) + 0.001 * (step < 20)}, step)
+    assert resumed.close() == 0
+    assert curve(mlflow_uri, run_id, "loss") == [(step, float(step)) for step in range(30)]
+
+
+def test_a_resumed_run_does_not_double_what_the_server_has(mlflow_uri: str, run_id: str, tmp_path: Path):
+    for attempt in range(2):  # on another machine: with another spool
+        writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / f"{attempt}.jsonl")
+        for step in range(10 + 5 * attempt):
+            writer.log({"loss": float(step) + 0.5 * attempt * (step < 10)}, step)
+        assert writer.close() == 0
+    assert curve(mlflow_uri, run_id, "loss") == [(step, float(step)) for step in range(15)]
+
+
+def test_a_spool_is_not_sent_to_another_run(mlflow_uri: str, run_id: str, tmp_path: Path):
+    spool = tmp_path / "spool.jsonl"
+    point = {"run_id": "somebody else's", "key": "loss", "value": 1.0, "step": 1, "timestamp_ms": 1}
+    spool.write_text(json.dumps(point) + "\n")
+    writer = MetricWriter(mlflow_uri, run_id, spool=spool)
+    assert writer.close() == 0
+    assert curve(mlflow_uri, run_id, "loss") == []
+
+
+def test_logging_returns_at_once_while_the_server_hangs_and_closing_keeps_every_point(tmp_path: Path):
+    spool = tmp_path / "spool.jsonl"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        writer = MetricWriter(f"http://127.0.0.1:{silent.getsockname()[1]}", "run", spool=spool)
+        writer.log({"loss": 0.0}, 0)
+        time.sleep(0.5)
+        began = time.perf_counter()
+        for step in range(1, 1000):
+            writer.log({"loss": float(step)}, step)
+        assert time.perf_counter() - began < 0.5
+        assert writer.close(timeout_s=0.5) == 1000
+    assert sorted(json.loads(line)["step"] for line in spool.read_text().splitlines()) == list(range(1000))
+
+
+def test_a_point_that_the_server_refuses_does_not_hold_up_the_others(mlflow_uri: str, run_id: str, tmp_path: Path):
+    writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / "spool.jsonl")
+    writer.log({"loss": 1.0, "not allowed: *": 2.0, "wer": 3.0}, 1)
+    assert writer.close() == 0
+    assert curve(mlflow_uri, run_id, "loss") == [(1, 1.0)]
+    assert curve(mlflow_uri, run_id, "wer") == [(1, 3.0)]
+
+
+def test_numbers_that_are_none_are_kept_as_such(mlflow_uri: str, run_id: str, tmp_path: Path):
+    writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / "spool.jsonl")
+    writer.log({"loss": math.nan, "norm": math.inf}, 1)
+    assert writer.close() == 0
+    ((_, loss),) = curve(mlflow_uri, run_id, "loss")
+    assert math.isnan(loss)
+    assert curve(mlflow_uri, run_id, "norm")[0][1] > 1e300
+
+
+class _Proxy:
+    """A fixed port in front of servers that come and go; with no `target` it hangs up."""
+
+    def __init__(self, port: int) -> None:
+        self.target: str | None = None
+        self._listening = socket.create_server(("127.0.0.1", port))
+
+    def __enter__(self) -> "_Proxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client_side, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                server_side = socket.create_connection(("127.0.0.1", int(str(self.target).rsplit(":", 1)[1])))
+            except (OSError, IndexError):
+                client_side.close()
+                continue
+            for source, sink in ((client_side, server_side), (server_side, client_side)):
+                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while received := source.recv(65536):
+            sink.sendall(received)
+    except OSError:
+        pass
+    finally:
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def _until(claim) -> None:
+    deadline = time.monotonic() + 30
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
