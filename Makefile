@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing Caspi and what it needs into $(VENV); about 2 GB the first time"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off \
 	    -c constraints.txt -e ".[dev,synthesis]" \
-	    | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9.]+ [MG]B|^Installing' || true; }
+	    | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9.]+ [MG]B\)|^Installing' || true; }
 	@touch $@
 	@echo "ready: $(VENV)/bin/caspi --help"
 

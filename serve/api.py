@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Protocol, TypeVar
 

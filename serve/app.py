@@ -57,7 +57,6 @@ class Transcriber(Protocol):
     ) -> Sequence[Transcription]: ...
 
 
-@ray.serve.deployment
 class TranscriptionModel:
     """One model replica: owns the weights and batches what comes; knows nothing of HTTP."""
 
@@ -88,8 +87,6 @@ class TranscriptionModel:
         )
 
 
-@ray.serve.deployment
-@ray.serve.ingress()
 class Ingress:
     """Answers HTTP: authenticates, limits, decodes, asks the model and formats. Holds no model, so it needs no GPU."""
 
@@ -101,6 +98,7 @@ class Ingress:
         self._last_answer = float("-inf")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
+        """What Serve runs for HTTP, built in the replica: it never has to be pickled."""
         page = Path(__file__).with_name("web").joinpath("index.html").read_text(encoding="utf-8")
         return http_app(self, options=self._options, key_hashes=self._key_hashes, page=page, metrics=self._metrics)
 
@@ -186,18 +184,20 @@ def assemble(options: Options, load: Callable[[], Transcriber]) -> ray.serve.App
         "max_constructor_retry_count": 3,
     }
     runtime_env = {"env_vars": options.worker_env} if options.worker_env else {}
-    model = TranscriptionModel.options(
+    model = ray.serve.deployment(
+        name="TranscriptionModel",
         num_replicas=options.replicas,
         max_ongoing_requests=options.max_in_flight,
         max_queued_requests=options.max_in_flight,
         ray_actor_options={"num_cpus": options.num_cpus, "num_gpus": options.num_gpus, "runtime_env": runtime_env},
         **shared,
-    )
-    ingress = Ingress.options(
+    )(TranscriptionModel)
+    ingress = ray.serve.deployment(
+        name="Ingress",
         num_replicas=options.ingress_replicas,
         max_ongoing_requests=options.max_in_flight + NUM_EXTRA_REQUESTS,
         max_queued_requests=options.max_in_flight + NUM_EXTRA_REQUESTS,
         ray_actor_options={"num_cpus": 0.5, "runtime_env": runtime_env},
         **shared,
-    )
+    )(ray.serve.ingress()(Ingress))
     return ingress.bind(model.bind(load, options), options, key_hashes)

@@ -25,9 +25,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
-        self._audio = Counter(
-            "caspi_audio_seconds", "Audio transcribed", ["replica"], registry=self._registry
-        ).labels(replica)
+        self._audio = Counter("caspi_audio_seconds", "Audio transcribed", ["replica"], registry=self._registry).labels(
+            replica
+        )
         self._retries = Counter(
             "caspi_retries", "Calls repeated because a model replica died", ["replica"], registry=self._registry
         ).labels(replica)

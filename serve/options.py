@@ -1,4 +1,4 @@
-"""What a deployment of the endpoint can be told, from `config.yaml`, `serve run serve.app:build key=value` or `caspi serve`."""
+"""What the endpoint can be told: by `config.yaml`, `serve run serve.app:build key=value` or `caspi serve`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ class Options(BaseModel):
     """Text tokens generated per second of audio before an answer is cut."""
 
     batch_wait_s: float = Field(0.02, ge=0)
-    """How long a request waits for company when the model is idle. Behind a busy model it waits anyway, and for free."""
+    """How long a request waits for company when the model is idle. Behind a busy model it has to wait anyway."""
 
     # --- the ingress
 

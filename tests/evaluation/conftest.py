@@ -31,13 +31,13 @@ def ray_2_cpus() -> Iterator[None]:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     """Three shards of test utterances. The level of a clip is its number / 100, which is how the double hears it."""
-    rows = [_row(number) for number in range(12)]
+    rows = [make_row(number) for number in range(12)]
     rows[5]["audio"] = b"not audio"
     rows[7]["text"] = "..."  # nothing is said, once punctuation is gone
     return write_corpus(tmp_path / "corpus", [rows[:4], rows[4:8], rows[8:]])
 
 
-def _row(number: int) -> dict:
+def make_row(number: int) -> dict:
     duration_s = 1.0 + number
     samples = np.full(int(duration_s * audio.SAMPLE_RATE), number / 100, np.float32)
     return {
@@ -61,7 +61,7 @@ def write_corpus(folder: Path, shards: list[list[dict]]) -> Corpus:
     (folder / "test").mkdir(parents=True)
     for number, rows in enumerate(shards):
         name = f"test/shard-{number:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / name)
+        pq.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), folder / name, row_group_size=3)
         index += [
             {**{key: row.get(key) for key in INDEX_SCHEMA.names}, "shard": name, "row": position, "num_text_bytes": 20}
             for position, row in enumerate(rows)

@@ -11,8 +11,9 @@ import pytest
 
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError, RequestError
-from caspi.evaluation import evaluate, score
+from caspi.evaluation import evaluate, score, transcribing
 from caspi.inference.transcription import Transcription
+from tests.evaluation.conftest import make_row, write_corpus
 
 pytestmark = pytest.mark.usefixtures("ray_2_cpus")
 
@@ -66,6 +67,16 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
     report = (output / "report.html").read_text()
     assert "16.7% WER" in report
     assert "<del>הוא</del><ins>היה</ins>" in report
+
+
+def test_several_actors_share_the_work_and_leave_room_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transcribing, "_MAX_CHUNK_UTTERANCES", 7)
+    rows = [make_row(number % 3) | {"utterance_id": f"u{number}"} for number in range(60)]
+    corpus = write_corpus(tmp_path / "corpus", [rows[:40], rows[40:]])
+    chunks = transcribing.plan_chunks(corpus.index("test"))
+    assert [chunk.num_rows for chunk in chunks] == [7, 7, 7, 7, 7, 5, 7, 7, 6]
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=HearsTheLevel)
+    assert (metrics["num_utterances"], metrics["wer"]) == (60, 0.0)
 
 
 def test_a_limit_takes_the_first_utterances_of_the_split(corpus: Corpus, tmp_path: Path):

@@ -48,7 +48,11 @@ def test_a_text_cannot_end_its_cue_or_open_a_tag() -> None:
 
 def test_repetition_shows_in_the_compression_ratio() -> None:
     looping = formats.as_verbose_json(Transcription("שלום " * 100, "Hebrew", 5.0))
-    assert looping["segments"][0]["compression_ratio"] > 2.4 > formats.as_verbose_json(HELLO)["segments"][0]["compression_ratio"]
+    assert (
+        looping["segments"][0]["compression_ratio"]
+        > 2.4
+        > formats.as_verbose_json(HELLO)["segments"][0]["compression_ratio"]
+    )
 
 
 def test_an_unknown_format_is_an_error() -> None:

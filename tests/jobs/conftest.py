@@ -92,7 +92,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End this cluster and nothing else. `ray start` led a session of its own, so all that it started is its group."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=30)
+        process.wait(timeout=10)
     with contextlib.suppress(ProcessLookupError):  # nobody left, as it should be
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=10)

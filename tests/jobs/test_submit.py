@@ -46,25 +46,32 @@ def test_driver_and_task_import_the_uploaded_package_and_the_standard_platform(c
     assert "task is fine" in output
 
 
+def test_prepare_corpus_runs_as_a_job(cluster: str, tmp_path: Path):
+    overrides = [f"data.sources.0.path={write_speech(tmp_path)}"]
+    succeed("prepare_corpus", RECIPE, cluster, overrides, "--output", tmp_path / "corpus")
+    assert Corpus.open(tmp_path / "corpus").manifest["num_utterances"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_whole_line_runs_as_jobs(cluster: str, tmp_path: Path):
     corpus, output, evaluation = tmp_path / "corpus", tmp_path / "run", tmp_path / "evaluation"
-    speech = [f"data.sources.0.path={write_speech(tmp_path)}"]
-    line = [
-        ("prepare_corpus", RECIPE, speech, ["--output", corpus]),
-        ("train_model", RECIPE, speech, ["--corpus", corpus, "--output", output]),
-        ("evaluate_model", None, [], ["--model", output / "model", "--corpus", corpus, "--output", evaluation]),
-    ]
-    for job, recipe, overrides, arguments in line:
-        lines: list[str] = []
-        submission = submit.submit(
-            job, recipe, address=cluster, overrides=overrides, arguments=[*map(str, arguments)], write=lines.append
-        )
-        assert submission.status == "SUCCEEDED", "".join(lines)
-    manifest = Corpus.open(corpus).manifest
+    overrides = [f"data.sources.0.path={write_speech(tmp_path)}"]
+    succeed("prepare_corpus", RECIPE, cluster, overrides, "--output", corpus)
+    succeed("train_model", RECIPE, cluster, overrides, "--corpus", corpus, "--output", output)
+    arguments = ("--model", output / "model", "--corpus", corpus, "--output", evaluation)
+    succeed("evaluate_model", None, cluster, [], *arguments)
     metrics = json.loads((evaluation / "metrics.json").read_text())
-    assert manifest["num_utterances"] == 12
     assert metrics["num_utterances"] == Corpus.open(corpus).index("test").num_rows
-    assert metrics["corpus_fingerprint"] == manifest["fingerprint"]
+    assert metrics["corpus_fingerprint"] == Corpus.open(corpus).fingerprint
+
+
+def succeed(job: str, recipe: Path | None, cluster: str, overrides: list[str], *arguments: str | Path) -> None:
+    """Submit a job and see it through. What it printed is the message of a failure."""
+    lines: list[str] = []
+    words = [str(argument) for argument in arguments]
+    submission = submit.submit(job, recipe, address=cluster, overrides=overrides, arguments=words, write=lines.append)
+    assert submission.status == "SUCCEEDED", "".join(lines)
 
 
 def test_the_exit_code_is_the_jobs_own(cluster: str, tmp_path: Path):

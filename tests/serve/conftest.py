@@ -19,30 +19,8 @@ API_KEY = "correct-horse"
 TIMEOUT_S = 60
 
 
-@pytest.fixture(scope="session")
-def ray_4_cpus() -> Iterator[None]:
-    """A local Ray with four logical CPUs, unless the session already has one."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local",
-            num_cpus=4,
-            object_store_memory=150 * 2**20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture(scope="module")  # not the session: a cluster has one Serve, and others start theirs
-def base_url(ray_4_cpus: None) -> Iterator[str]:
+def base_url(ray_2_cpus: None) -> Iterator[str]:
     """The endpoint. Its model tells, as its text, what it was given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CASPI_API_KEYS", f"{API_KEY},second-key")

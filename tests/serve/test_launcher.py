@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from caspi.errors import RequestError, ServingError
+from caspi.errors import ModelError, RequestError, ServingError
 from caspi.inference import serving
 from serve.options import Options, parse
 from tests.serve.conftest import build_with, double, run, tone
@@ -44,8 +44,16 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(RequestError, match=f"cannot serve on 127.0.0.1:{port}"), serving.endpoint(tmp_path, port=port):
+        with (
+            pytest.raises(RequestError, match=f"cannot serve on 127.0.0.1:{port}"),
+            serving.endpoint(tmp_path, port=port),
+        ):
             pass
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model"), serving.endpoint(tmp_path / "missing", port=0):
+        pass
 
 
 def test_a_public_address_without_keys_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +68,7 @@ def test_an_installed_package_without_the_repository_says_so(tmp_path: Path, mon
         pass
 
 
-def test_a_model_that_cannot_load_ends_in_its_own_message(ray_4_cpus: None) -> None:
+def test_a_model_that_cannot_load_ends_in_its_own_message(ray_2_cpus: None) -> None:
     def load() -> None:
         raise ValueError("the weights are missing")
 
@@ -68,13 +76,12 @@ def test_a_model_that_cannot_load_ends_in_its_own_message(ray_4_cpus: None) -> N
         pass
 
 
-def test_an_endpoint_ends_with_its_block_and_another_may_follow(ray_4_cpus: None) -> None:
-    for _ in range(2):
-        with run(build_with(double())) as url:
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-            assert client.audio.transcriptions.create(file=("a.flac", tone(1.0)), model="caspi").text
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+def test_an_endpoint_ends_with_its_block(ray_2_cpus: None) -> None:
+    with run(build_with(double())) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
+        assert client.audio.transcriptions.create(file=("a.flac", tone(1.0)), model="caspi").text
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
 
 
 SERVE_UNTIL_STOPPED = """
@@ -99,6 +106,7 @@ def test_sigterm_ends_it_quietly_and_leaves_no_process(toy_model: Path, tmp_path
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
         answer = client.audio.transcriptions.create(file=("a.flac", tone(1.0)), model="caspi", language="he")
         assert answer.usage is not None and answer.usage.model_dump()["seconds"] == 1.0
+        assert descendants_with(str(tmp_path)) != []
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "ended\n"), errors

@@ -169,7 +169,6 @@ def _write(output: Path, metrics: dict[str, Any], rows: list[dict[str, Any]]) ->
     output.mkdir(parents=True, exist_ok=True)
     table = [{name: row.get(name) for name in UTTERANCES_SCHEMA.names} for row in rows]
     for row in table:
-        row["error"] = row["error"] or None
         row["hypothesis"] = None if row["error"] else row["hypothesis"]
         row["hypothesis_scored"] = None if row["error"] else row["hypothesis_scored"]
     pq.write_table(pa.Table.from_pylist(table, UTTERANCES_SCHEMA), output / "utterances.parquet")

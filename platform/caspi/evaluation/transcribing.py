@@ -1,23 +1,26 @@
-"""The test split through the model: Ray Data actors that each hold one."""
+"""A split through the model: Ray Data tasks read and decode, actors that each hold a model transcribe."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from caspi import audio
-from caspi.corpus.format import Corpus
+from caspi.corpus.format import Corpus, Utterance
 from caspi.errors import AudioError
 from caspi.inference.transcription import Transcription
 
-# A pool member reserves less than a CPU, so that reading finds a place beside it even on two cores.
+# An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
 _ACTOR_CPUS = 0.75
 _READ_CPUS = 0.25
-# Utterances that travel together; the transcriber makes its own batches, of similar length, out of them.
-_UTTERANCES_PER_CALL = 64
+
+# A chunk travels decoded, as one block of the object store: 600 s are 38 MB.
+_MAX_CHUNK_S = 600.0
+_MAX_CHUNK_UTTERANCES = 64
 
 
 class BatchTranscriber(Protocol):
@@ -25,41 +28,18 @@ class BatchTranscriber(Protocol):
 
     def transcribe_batch(
         self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
-    ) -> Sequence[Transcription]: ...
+    ) -> Sequence[Transcription]:
+        """Answers in the order of the clips."""
+        ...
 
 
-class TranscribeUtterances:
-    """A member of the actor pool: loads the model once, then turns encoded audio into hypotheses."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Neighbouring rows of a shard that are read, decoded and transcribed together."""
 
-    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None) -> None:
-        self._transcriber = factory()
-        self._language = language
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Replace `audio` by `hypothesis`, or by `error` where a clip cannot be used."""
-        began = time.time()
-        clips: list[np.ndarray] = []
-        heard: list[int] = []
-        errors: list[str] = [""] * len(batch["audio"])
-        for position, encoded in enumerate(batch["audio"]):
-            try:
-                clips.append(audio.decode(encoded, source=batch["utterance_id"][position]).samples)
-                heard.append(position)
-            except AudioError as error:
-                errors[position] = error.reason
-        languages = [self._language or each for each in batch["language"]]
-        answers = (
-            self._transcriber.transcribe_batch(clips, languages=[languages[position] for position in heard])
-            if clips
-            else []
-        )
-        hypotheses = [""] * len(errors)
-        for position, answer in zip(heard, answers, strict=True):
-            hypotheses[position] = answer.text
-        rest = {name: column for name, column in batch.items() if name != "audio"} | {"language": languages}
-        # Timed here, since the model's loading is not part of its speed.
-        times = {"began_unix_s": [began] * len(errors), "ended_unix_s": [time.time()] * len(errors)}
-        return {**rest, "hypothesis": hypotheses, "error": errors, **times}
+    shard: str
+    first_row: int
+    num_rows: int
 
 
 def transcribe_split(
@@ -83,55 +63,134 @@ def transcribe_split(
     Raises:
         CorpusError: the split does not exist or holds no utterance.
     """
+    import ray
+
     index = corpus.index(split).slice(0, limit)
-    place = {utterance_id: position for position, utterance_id in enumerate(index["utterance_id"].to_pylist())}
-    shards = [str(corpus.path / shard) for shard in dict.fromkeys(index["shard"].to_pylist())]
+    chunks = plan_chunks(index)
+    num_actors, resources = _pool(num_chunks=len(chunks))
+    reading = functools.partial(
+        _read_chunk, Corpus(corpus.path, corpus.manifest)
+    )  # a fresh one: no index to ship along
+    # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
+    # actors would hold it, and both would wait for ever.
+    transcribed = (
+        ray.data.from_items([asdict(chunk) for chunk in chunks], override_num_blocks=len(chunks))
+        .map_batches(reading, batch_size=1, batch_format="numpy", num_cpus=_READ_CPUS)
+        .map_batches(
+            TranscribeUtterances,
+            fn_constructor_args=(factory, language),
+            batch_size=None,  # a block as it is: one chunk
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
+            runtime_env={"env_vars": dict(environment)} if environment else None,
+            **resources,
+        )
+    )
     rows: list[dict[str, Any]] = []
-    for row in _stream(shards, set(place), (factory, language), dict(environment or {})):
+    for row in transcribed.iter_rows():
         rows.append(row)
         if on_progress is not None:
-            on_progress(len(rows), len(place))
+            on_progress(len(rows), len(index))
+    place = {utterance_id: position for position, utterance_id in enumerate(index["utterance_id"].to_pylist())}
     return sorted(rows, key=lambda row: place[row["utterance_id"]])
 
 
-def _stream(
-    shards: list[str],
-    wanted: set[str],
-    constructor_args: tuple[Callable[[], BatchTranscriber], str | None],
-    environment: dict[str, str],
-) -> Iterator[dict[str, Any]]:
-    """Rows as they become ready."""
-    import ray
+def plan_chunks(index: pa.Table) -> list[Chunk]:
+    """Cut the rows of an index, which are in shard order, into chunks of bounded duration."""
+    chunks: list[Chunk] = []
+    shard, first, num_rows, chunk_s = "", 0, 0, 0.0
+    for row in index.select(["shard", "row", "duration_s"]).to_pylist():
+        continues = row["shard"] == shard and row["row"] == first + num_rows
+        full = num_rows >= _MAX_CHUNK_UTTERANCES or chunk_s + row["duration_s"] > _MAX_CHUNK_S
+        if num_rows and (full or not continues):
+            chunks.append(Chunk(shard, first, num_rows))
+            num_rows = 0
+        if not num_rows:
+            shard, first, chunk_s = row["shard"], row["row"], 0.0
+        num_rows += 1
+        chunk_s += row["duration_s"]
+    return [*chunks, Chunk(shard, first, num_rows)]
 
-    num_actors, resources = _pool(num_utterances=len(wanted))
-    dataset = ray.data.read_parquet(
-        shards,
-        columns=["utterance_id", "audio", "duration_s", "text", "language", "source", "recording_id", "speaker_id"],
-        partitioning=None,  # a folder called `a=b` is no column
-        override_num_blocks=max(len(shards), -(-len(wanted) // _UTTERANCES_PER_CALL)),
-        num_cpus=_READ_CPUS,
+
+class TranscribeUtterances:
+    """A member of the actor pool: loads the model once, then turns decoded chunks into hypotheses."""
+
+    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None) -> None:
+        self._transcriber = factory()
+        self._language = language
+
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        """Replace `samples` by `hypothesis`; it is empty where the clip could not be decoded, as `error` says."""
+        began = time.time()
+        rows = chunk.to_pylist()
+        for row in rows:
+            row["language"] = self._language or row["language"]
+        heard = [row for row in rows if row["error"] is None]
+        answers = self._transcriber.transcribe_batch(
+            [np.frombuffer(row["samples"], np.float32) for row in heard], languages=[row["language"] for row in heard]
+        )
+        hypotheses = {row["utterance_id"]: answer.text for row, answer in zip(heard, answers, strict=True)}
+        ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
+        return pa.Table.from_pylist(
+            [
+                {
+                    **{name: value for name, value in row.items() if name != "samples"},
+                    "hypothesis": hypotheses.get(row["utterance_id"], ""),
+                    "began_unix_s": began,
+                    "ended_unix_s": ended,
+                }
+                for row in rows
+            ],
+            _TRANSCRIBED_SCHEMA,
+        )
+
+
+_READ_SCHEMA = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("duration_s", pa.float64()),
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("source", pa.string()),
+        ("recording_id", pa.string()),
+        ("speaker_id", pa.string()),
+        ("error", pa.string()),  # why the clip cannot be used, null if it can
+        ("samples", pa.large_binary()),  # float32; null with an error
+    ]
+)
+_TRANSCRIBED_SCHEMA = pa.schema(
+    [
+        *(field for field in _READ_SCHEMA if field.name != "samples"),
+        ("hypothesis", pa.string()),
+        ("began_unix_s", pa.float64()),
+        ("ended_unix_s", pa.float64()),
+    ]
+)
+
+
+def _read_chunk(corpus: Corpus, batch: dict[str, np.ndarray]) -> pa.Table:
+    """Read and decode the rows of one chunk (a batch of one)."""
+    first = int(batch["first_row"][0])
+    rows = range(first, first + int(batch["num_rows"][0]))
+    return pa.Table.from_pylist(
+        [_decode(each) for each in corpus.read_rows(str(batch["shard"][0]), rows)], _READ_SCHEMA
     )
-    transcribed = dataset.map_batches(
-        lambda table: table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(wanted)))),
-        batch_format="pyarrow",
-        num_cpus=_READ_CPUS,
-    ).map_batches(
-        TranscribeUtterances,
-        fn_constructor_args=constructor_args,
-        batch_size=_UTTERANCES_PER_CALL,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
-        runtime_env={"env_vars": environment} if environment else None,
-        **resources,
-    )
-    yield from transcribed.iter_rows()
 
 
-def _pool(*, num_utterances: int) -> tuple[int, dict[str, float]]:
+def _decode(utterance: Utterance) -> dict[str, Any]:
+    row = {name: getattr(utterance, name, None) for name in _READ_SCHEMA.names}
+    try:
+        decoded = audio.decode(utterance.audio, source=utterance.utterance_id)
+    except AudioError as error:  # what one bad clip explains; anything else stops the evaluation
+        return {**row, "error": error.reason}
+    return {**row, "samples": decoded.samples.tobytes()}
+
+
+def _pool(*, num_chunks: int) -> tuple[int, dict[str, float]]:
     """How many actors, and what each reserves: a GPU where there are some, else most of a CPU."""
     import ray
 
     cluster = ray.cluster_resources()
-    most = -(-num_utterances // _UTTERANCES_PER_CALL)
-    if cluster.get("GPU", 0) >= 1:
-        return max(1, min(int(cluster["GPU"]), most)), {"num_gpus": 1, "num_cpus": _ACTOR_CPUS}
-    return max(1, min(int(cluster.get("CPU", 1)), most)), {"num_cpus": _ACTOR_CPUS}
+    kind = "GPU" if cluster.get("GPU", 0) >= 1 else "CPU"
+    num_actors = max(1, min(int(cluster.get(kind, 1)), num_chunks))
+    return num_actors, {"num_cpus": _ACTOR_CPUS} | ({"num_gpus": 1} if kind == "GPU" else {})

@@ -52,7 +52,7 @@ def as_json(transcription: Transcription) -> dict[str, Any]:
 
 
 def as_verbose_json(transcription: Transcription) -> dict[str, Any]:
-    """OpenAI's `verbose_json`. What this model does not tell (log probabilities, tokens) is null or empty, not invented."""
+    """OpenAI's `verbose_json`. What this model does not tell (log probabilities, tokens) is null or empty."""
     return {
         "task": "transcribe",
         "language": (transcription.language or "unknown").lower(),  # OpenAI writes `english`, not `English`

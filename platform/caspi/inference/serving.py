@@ -18,7 +18,7 @@ from typing import Any
 
 import caspi
 from caspi import ray_session, settings
-from caspi.errors import RequestError, ServingError
+from caspi.errors import ModelError, RequestError, ServingError
 from caspi.recipe.sections import Inference, Serving
 
 APPLICATION = "caspi"
@@ -65,7 +65,11 @@ def endpoint(
         args |= _resources(serving.replicas)
         application = _import_app(root).build(args)
         with running(
-            application, host=host, port=port, request_timeout_s=serving.request_timeout_s, ready_timeout_s=ready_timeout_s
+            application,
+            host=host,
+            port=port,
+            request_timeout_s=serving.request_timeout_s,
+            ready_timeout_s=ready_timeout_s,
         ) as url:
             yield url
 
@@ -206,15 +210,26 @@ def _claim_port(host: str, port: int) -> int:
 
 
 def _locate(model: str | Path) -> str:
-    """The model as a replica will find it: a folder by its absolute path, for replicas run in other folders."""
+    """The model as a replica will find it: a folder by its absolute path, for replicas run in other folders.
+
+    Raises:
+        ModelError: it is not there. Said here, because a replica would say it after half a minute.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return str(folder.absolute())
     if settings.read().ray_address:
         return str(model)  # the replicas may see what this machine does not
     from caspi.tracking import locate_model
+    from caspi.tracking.registry import is_uri
 
-    return str(locate_model(str(model)))
+    if is_uri(str(model)):
+        return str(locate_model(str(model)))
+    if str(model).startswith(("/", ".", "~")) or str(model).count("/") != 1:
+        raise ModelError(
+            f"{model}: no such model; expected a folder, a Hub id OWNER/NAME, models:/NAME@alias or runs:/ID/model"
+        )
+    return str(model)
 
 
 def _repository_root() -> Path:

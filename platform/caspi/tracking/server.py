@@ -47,7 +47,7 @@ def _check(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         raise TrackingError(
             f"{uri}: expected the http(s):// address of an MLflow server, because workers on other machines and in "
-            "other folders log to it too; start one with `mlflow server`, or unset MLFLOW_TRACKING_URI to get an embedded one"
+            "other folders log to it too; start `mlflow server`, or unset MLFLOW_TRACKING_URI to get an embedded one"
         )
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     while (problem := _health_problem(uri, timeout_s=5.0)) is not None:
