@@ -15,7 +15,8 @@
     ├── TrackingError           the MLflow server does not answer, or refuses
     └── ServingError            the endpoint did not come up, or stopped
 
-The command line prints the message of a CaspiError and nothing else; any other exception is our bug and shows its traceback.
+The command line prints the message of a CaspiError and nothing else; any other exception is our bug and shows its
+traceback.
 """
 
 

@@ -45,7 +45,7 @@ def connect() -> Iterator[None]:
 
 
 def tame_logs() -> None:
-    """Keep errors, drop the progress chatter that a user would have to learn to ignore. `CASPI_VERBOSE=1` brings it back."""
+    """Keep errors, drop the chatter that a user would have to learn to ignore. `CASPI_VERBOSE=1` brings it back."""
     import ray
 
     for name in ("ray", "ray.data", "ray.train", "ray.serve", "mlflow", "alembic", "httpx"):

@@ -1,4 +1,7 @@
-"""Every environment variable that Caspi reads, each with a sentence. What a *run* depends on is in its recipe instead."""
+"""Every environment variable that Caspi reads, each with a sentence. What a *run* depends on is in its recipe.
+
+Ray's own `RAY_AUTH_TOKEN` and `RAY_AUTH_TOKEN_PATH` are read by `caspi.submit`, as Ray's tools read them.
+"""
 
 import os
 from dataclasses import dataclass
@@ -10,19 +13,19 @@ class Settings:
     """The environment as Caspi sees it."""
 
     home: Path
-    """`CASPI_HOME`: where runs and the embedded MLflow live when nothing else is said. Default: `runs` in the current folder."""
+    """`CASPI_HOME`: where the embedded MLflow and downloaded models live. Default: `runs` in the current folder."""
 
     tracking_uri: str | None
-    """`MLFLOW_TRACKING_URI`: an MLflow server. Without it a local one on SQLite under `home` is started for each command."""
+    """`MLFLOW_TRACKING_URI`: an MLflow server. Without it each command starts a local one on SQLite under `home`."""
 
     ray_address: str | None
-    """`RAY_ADDRESS`: the cluster to join (Ray sets it inside jobs). Without it a local Ray is started for each command."""
+    """`RAY_ADDRESS`: the cluster to join (Ray sets it inside jobs). Without it each command starts a local Ray."""
 
     num_cpus: int
-    """`CASPI_NUM_CPUS`: logical CPUs of a local Ray. Default: the cores of this machine, at least 2 (two training workers)."""
+    """`CASPI_NUM_CPUS`: logical CPUs of a local Ray. Default: the cores, at least 2 (two training workers)."""
 
     object_store_bytes: int
-    """`CASPI_OBJECT_STORE_MB`: the object store of a local Ray, in MiB. Default 512: batches pass through it, corpora do not."""
+    """`CASPI_OBJECT_STORE_MB`: a local Ray's object store, in MiB. Default 512: no corpus ever lies in it whole."""
 
     verbose: bool
     """`CASPI_VERBOSE`: show Ray's, MLflow's and transformers' own log lines too."""

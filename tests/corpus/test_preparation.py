@@ -49,7 +49,7 @@ def test_every_refusal_has_its_reason(values, reason):
 
 
 def test_flags_that_the_recipe_does_not_refuse_are_no_refusal():
-    (prepared,) = outcomes(Filters(refused_flags=frozenset()), flags=("noisy",))
+    (prepared,) = outcomes(Filters(refused_flags=()), flags=("noisy",))
     assert isinstance(prepared, Prepared)
 
 

@@ -21,8 +21,8 @@ _EXTRA_TOKENS = 16
 class Transcriber:
     """A loaded model that answers with text.
 
-        transcriber = Transcriber.load("runs/demo/run/model")
-        transcriber.transcribe("speech.wav", language="he").text
+    transcriber = Transcriber.load("runs/demo/run/model")
+    transcriber.transcribe("speech.wav", language="he").text
     """
 
     def __init__(self, loaded: Loaded, *, limits: Inference | None = None) -> None:
@@ -73,9 +73,7 @@ class Transcriber:
         contexts = list(prompts) if prompts is not None else [""] * len(clips)
         answers: list[Transcription | None] = [None] * len(clips)
         for batch in batches_by_length([len(clip) for clip in clips], max_samples=self._max_batch_samples):
-            texts = self._generate(
-                [clips[i] for i in batch], [names[i] for i in batch], [contexts[i] for i in batch]
-            )
+            texts = self._generate([clips[i] for i in batch], [names[i] for i in batch], [contexts[i] for i in batch])
             for i, (language, written) in zip(batch, texts, strict=True):
                 answers[i] = Transcription(written, language, len(clips[i]) / audio.SAMPLE_RATE)
         return [answer for answer in answers if answer is not None]

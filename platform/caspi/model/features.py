@@ -41,7 +41,12 @@ def num_frames(num_samples: int) -> int:
 
 def num_audio_tokens(num_samples: int) -> int:
     """Audio tokens of a clip in the prompt: 13 for each full second, the rest by the convolutions' strides."""
-    chunks, rest = divmod(num_frames(num_samples), FRAMES_PER_CHUNK)
+    return tokens_of_frames(num_frames(num_samples))
+
+
+def tokens_of_frames(frames: int) -> int:
+    """Audio tokens of so many mel frames."""
+    chunks, rest = divmod(frames, FRAMES_PER_CHUNK)
     for _ in range(3):
         rest = (rest + 1) // 2
     return chunks * TOKENS_PER_CHUNK + rest

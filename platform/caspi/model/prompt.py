@@ -1,6 +1,8 @@
 """What Qwen3-ASR reads and writes, as token ids: the one place that builds prompts, targets and labels.
 
-    prompt   <|im_start|>system⏎CONTEXT<|im_end|>⏎<|im_start|>user⏎<|audio_start|><|audio_pad|>...<|audio_end|><|im_end|>⏎<|im_start|>assistant⏎
+    prompt   <|im_start|>system⏎CONTEXT<|im_end|>⏎
+             <|im_start|>user⏎<|audio_start|><|audio_pad|>...<|audio_end|><|im_end|>⏎
+             <|im_start|>assistant⏎
     target   language Hebrew<asr_text>TEXT<|im_end|>
 
 Prompt and target are built apart and joined, so the supervised positions are known by construction. The official

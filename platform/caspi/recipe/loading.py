@@ -1,5 +1,6 @@
 """From YAML and `--set` to a Recipe, with messages that a person can act on."""
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,10 +73,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     parsed = yaml.safe_load(value)
     if isinstance(parsed, str):
         # YAML 1.1 takes 2e-4 for a word, since it lacks a dot; people write learning rates that way.
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     if isinstance(place, list):
         _item(place, last, override)
         place[int(last)] = parsed
@@ -131,18 +130,12 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         if isinstance(part, int):
             continue
         if part in _SOURCE_KINDS:
-            model = next(kind for kind in model if kind.model_fields["kind"].annotation == _literal(part))
+            model = next(kind for kind in model if get_args(kind.model_fields["kind"].annotation) == (part,))
             continue
         annotation = model.model_fields[part].annotation
         models = list(_models_in(annotation))
         model = models[0] if len(models) == 1 else models
     return list(model.model_fields)
-
-
-def _literal(value: str) -> Any:
-    from typing import Literal
-
-    return Literal[value]  # type: ignore[valid-type]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

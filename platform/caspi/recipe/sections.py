@@ -1,4 +1,4 @@
-"""The recipe's models: strict, frozen, a sentence under each field. A number or a default is said here and nowhere else."""
+"""The recipe's models: strict, frozen, a sentence under each field. A default is said here and nowhere else."""
 
 from typing import Annotated, Literal, Self
 
@@ -133,9 +133,7 @@ class Filters(Section):
     min_quality_score: float = Field(0.0, ge=0, le=1)
     """Rows whose own `quality_score` is lower are refused as `low_quality_score`. Users take 0.8 on the Knesset."""
 
-    refused_flags: frozenset[str] = frozenset(
-        {"skipped", "unintelligible", "foreign_language", "noisy", "multiple_speakers"}
-    )
+    refused_flags: tuple[str, ...] = ("skipped", "unintelligible", "foreign_language", "noisy", "multiple_speakers")
     """Flags of crowd-transcribe's volunteers that refuse a row, each under its own name."""
 
     @model_validator(mode="after")
@@ -186,7 +184,7 @@ class Data(Section):
 
 
 class Toy(Section):
-    """A Qwen3-ASR of about a million parameters with its own tokenizer, for laptops and tests. Only used by `init: toy`."""
+    """A Qwen3-ASR of about a million parameters with its own tokenizer, for laptops and tests. Used by `init: toy`."""
 
     vocabulary: int = Field(512, ge=320, le=20000)
     """Tokens in all: 256 bytes, the special tokens of Qwen3-ASR, and merges learnt from the training transcripts."""
@@ -235,7 +233,7 @@ class Workers(Section):
     """Logical CPUs that each worker reserves, for reading and decoding."""
 
     accelerator_type: str | None = None
-    """Ray's name of the GPU that a worker must get, for instance `A100-40G`."""
+    """Ray's name of the GPU that a worker must get, for instance `A100`."""
 
     max_failures: int = Field(3, ge=0)
     """How many crashes of workers the run survives. Each resumes from the newest checkpoint."""
@@ -284,7 +282,7 @@ class Augmentation(Section):
     """Change the level by up to so many decibels."""
 
     noise_db: float | None = Field(None, ge=0)
-    """Add white noise to half of the utterances, at a signal-to-noise ratio from this to this + 30 dB. Default: none."""
+    """White noise in half of the utterances, at a signal-to-noise ratio from this to this + 30 dB. Default: none."""
 
     max_shift_s: float = Field(0.0, ge=0, le=2)
     """Silence put before the speech, up to so many seconds."""
@@ -309,7 +307,7 @@ class Validation(Section):
     """Optimizer steps between two validations by WER. Default: once an epoch."""
 
     max_utterances: int = Field(200, ge=1)
-    """Utterances of the validation split that are transcribed each time: the first by hash, always the same ones."""
+    """Utterances of the validation split that are transcribed each time: always the same ones."""
 
 
 class Checkpoints(Section):
@@ -332,7 +330,7 @@ class Training(Section):
     """Seed of the order, the augmentation and a fresh model's weights."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward and backward pass; weights and optimizer are fp32 always. `auto`: bf16 on GPUs that have it."""
+    """Arithmetic of forward and backward; weights and optimizer are fp32 always. `auto`: bf16 on GPUs that have it."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -411,7 +409,7 @@ class Recipe(Section):
             )
         if longest > self.inference.max_batch_s:
             raise ValueError(
-                f"data.filters.max_duration_s={longest} does not fit in inference.max_batch_s={self.inference.max_batch_s}; "
-                "raise the batch or lower the duration"
+                f"data.filters.max_duration_s={longest} does not fit in "
+                f"inference.max_batch_s={self.inference.max_batch_s}; raise the batch or lower the duration"
             )
         return self

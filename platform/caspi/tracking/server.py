@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from caspi import settings
-from caspi.errors import TrackingError
+from caspi.errors import RequestError, TrackingError
 from caspi.tracking.client import BOUNDS, QUIET, environment
 
 ANSWER_TIMEOUT_S = 15.0
@@ -22,13 +22,14 @@ STOP_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
-def server(uri: str | None = None) -> Iterator[str]:
-    """Yield the address of an MLflow server that answers.
+def server(uri: str | None = None, *, port: int = 0) -> Iterator[str]:
+    """Yield the address of an MLflow server that answers. `port` is the embedded one's; 0 takes a free one.
 
     That is `uri`, else `MLFLOW_TRACKING_URI`, else a server on SQLite that is started on this machine and ends with the
     block, or with this process. Inside the block `MLFLOW_TRACKING_URI` is set: nested calls share the outermost server.
 
     Raises:
+        RequestError: the port is taken.
         TrackingError: the server does not answer, or the embedded one does not start.
     """
     configured = settings.read()
@@ -36,7 +37,7 @@ def server(uri: str | None = None) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         if given:
             _check(given)
-        address = given or stack.enter_context(_embedded(configured.mlflow_folder))
+        address = given or stack.enter_context(_embedded(configured.mlflow_folder, port))
         stack.enter_context(environment({"MLFLOW_TRACKING_URI": address}))
         stack.enter_context(environment(BOUNDS | QUIET, keep=True))
         yield address
@@ -60,11 +61,11 @@ def _check(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _embedded(folder: Path) -> Iterator[str]:
-    """Run local_server.py on a free port of the loopback interface."""
+def _embedded(folder: Path, port: int) -> Iterator[str]:
+    """Run local_server.py on the loopback interface."""
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     # We listen and hand the socket over: the port cannot be lost to someone else, and connections wait until it serves.
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with _listen(port) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         log = folder / "server.log"
         log_start = log.stat().st_size if log.exists() else 0
@@ -74,6 +75,13 @@ def _embedded(folder: Path) -> Iterator[str]:
         yield address
     finally:
         _stop(process)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise RequestError(f"port {port} is taken; choose another one with --port") from error
 
 
 def _start(folder: Path, listening: int, log: Path) -> subprocess.Popen[bytes]:

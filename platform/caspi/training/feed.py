@@ -1,12 +1,13 @@
 """From the plan to batches: a thread reads shards, decodes, augments and collates ahead of the training step.
 
-Threads, not processes: soundfile, soxr and torch release the interpreter lock, and there is no shared memory to run out of.
+Threads, not processes: soundfile, soxr and torch release the interpreter lock, and there is no shared memory to run
+out of.
 """
 
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ class BatchMaker:
         return collate(examples, features, pad_id=self.prompter.pad_id, audio_s=audio_s)
 
 
-def ahead(produce: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def ahead(produce: Callable[[], Iterator[Any]]) -> Generator[Any, None, None]:
     """Run a generator in a thread, a few items ahead. Its exception is raised here, at the item it belongs to."""
     items: queue.Queue[Any] = queue.Queue(maxsize=STEPS_AHEAD)
     stopped = threading.Event()

@@ -1,12 +1,12 @@
 """Starting a training run on the cluster: model, MLflow run, TorchTrainer, and what is left behind.
 
-    RUN/
-      run.json        the MLflow run, and what is needed to resume
-      recipe.yaml     the resolved recipe
-      start/          the model that training starts from, where it is made here
-      model/          the best model so far, by WER on the validation split
-      ray/            Ray Train's storage: checkpoints
-      progress.jsonl  what the console shows
+RUN/
+  run.json        the MLflow run, and what is needed to resume
+  recipe.yaml     the resolved recipe
+  start/          the model that training starts from, where it is made here
+  model/          the best model so far, by WER on the validation split
+  ray/            Ray Train's storage: checkpoints
+  progress.jsonl  what the console shows
 """
 
 import functools
@@ -109,7 +109,7 @@ def start_model(recipe: Recipe, corpus: Corpus, output: Path) -> str:
 
         model, processor = build_toy(
             recipe.model.toy,
-            texts=corpus.texts("train"),
+            texts=corpus.read_table("train", ["text"])["text"].to_pylist(),
             language=language_name(recipe.data.language),
             seed=recipe.training.seed,
         )
@@ -163,7 +163,9 @@ def _storage(output: Path) -> Path:
 def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:
     record = output / "run.json"
     if resume:
-        return str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
+        run_id = str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
+        tracking.resume_run(uri, run_id)
+        return run_id
     run_id = tracking.start_run(recipe, corpus, uri=uri, name=recipe.name)
     record.write_text(json.dumps({"run_id": run_id, "tracking_uri": uri}, indent=1), encoding="utf-8")
     return run_id

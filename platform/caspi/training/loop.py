@@ -189,9 +189,7 @@ def _prepare(
     while cursor.epoch < len(plans):
         plan = plans[cursor.epoch]
         while cursor.step_in_epoch < len(plan.steps):
-            groups = plan.micro_batches(
-                cursor.step_in_epoch, rank=rank, world_size=world_size, max_micro_batch_s=bound
-            )
+            groups = plan.micro_batches(cursor.step_in_epoch, rank=rank, world_size=world_size, max_micro_batch_s=bound)
             yield cursor, [maker.make(positions, epoch=cursor.epoch) for positions in groups]
             cursor = cursor.after_step()
         cursor = cursor.next_epoch()
@@ -247,5 +245,3 @@ def _autocast(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
     return torch.bfloat16 if precision == "bf16" else None
-
-

@@ -33,7 +33,13 @@ class EpochPlan:
 
 
 def plan_epoch(
-    durations_s: np.ndarray, shards: np.ndarray, *, step_audio_s: float, seed: int, epoch: int, shards_per_window: int = 8
+    durations_s: np.ndarray,
+    shards: np.ndarray,
+    *,
+    step_audio_s: float,
+    seed: int,
+    epoch: int,
+    shards_per_window: int = 8,
 ) -> EpochPlan:
     """Compose the steps of an epoch: every utterance once, about `step_audio_s` of audio in each.
 

@@ -55,8 +55,9 @@ def train_step(
 
 
 def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW on fp32 weights; no decay on biases, norms and embeddings. Gradients exist from the start, on every rank."""
-    decayed, plain = [], []
+    """AdamW on fp32 weights; no decay on biases, norms and embeddings. Gradients exist from the start."""
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     embedding = model.get_input_embeddings().weight
     for parameter in model.parameters():
         if not parameter.requires_grad:

@@ -35,7 +35,7 @@ def read_rows(chunk: Chunk, data: Data) -> Iterator[Row]:
     source, name = data.sources[chunk.source], source_names(data)[chunk.source]
     match source:
         case HubParquetSource():
-            return hub_parquet.read(chunk, source, name, data.filters.refused_flags)
+            return hub_parquet.read(chunk, source, name, frozenset(data.filters.refused_flags))
         case JsonlSource():
             return jsonl.read(chunk, source, name)
         case FolderSource():

@@ -1,0 +1,232 @@
+"""The command line: parse, call, print. Each command is a page of some module, imported when it is called."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from caspi import command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 the request was wrong."""
+    args = build_parser().parse_args(arguments)
+    return command.run(lambda: args.function(args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="caspi", description="Teach Qwen3-ASR a language it does not know, and serve it."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = _add(commands, "demo", _demo, "the whole way on this machine, in a few minutes")
+    demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="default: %(default)s")
+    demo.add_argument("--utterances", type=int, help="sentences to speak; fewer are quicker and teach less")
+    _add_overrides(demo)
+
+    synthesize = _add(commands, "synthesize", _synthesize, "a spoken Hebrew corpus with known texts, from nothing")
+    synthesize.add_argument("--output", type=Path, required=True)
+    synthesize.add_argument("--utterances", type=int, help="sentences to speak")
+    synthesize.add_argument("--seed", type=int, help="the same seed gives the same bytes")
+
+    prepare = _add(commands, "prepare", _prepare, "sources to corpus")
+    command.add_recipe(prepare)
+    prepare.add_argument("--output", type=Path, required=True, metavar="CORPUS")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a corpus that is there already")
+
+    train = _add(commands, "train", _train, "corpus to model; the best one is at RUN/model")
+    command.add_recipe(train)
+    train.add_argument("--corpus", type=Path, required=True)
+    train.add_argument("--output", type=Path, required=True, metavar="RUN")
+    train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus, with a report")
+    _add_model(evaluate)
+    evaluate.add_argument("--corpus", type=Path, required=True)
+    evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    evaluate.add_argument("--output", type=Path, required=True)
+    evaluate.add_argument("--limit", type=int, help="only so many utterances")
+
+    transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
+    _add_model(transcribe)
+    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    transcribe.add_argument("--language", help="code or name, for instance he; default: the model decides")
+    transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
+    transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
+
+    promote = _add(commands, "promote", _promote, "register a model and give it an alias")
+    _add_model(promote)
+    promote.add_argument("--name", required=True, help="the registered model's name")
+    promote.add_argument("--alias", default="champion", help="default: %(default)s")
+    promote.add_argument("--metrics", type=Path, help="a metrics.json to keep with the version")
+
+    serve = _add(commands, "serve", _serve, "the transcription endpoint on this machine, until Ctrl-C")
+    _add_model(serve)
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network; then set CASPI_API_KEYS")
+
+    submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster, through Ray's job API")
+    submit.add_argument("job", help="prepare_corpus, train_model, evaluate_model, promote_model or serve_model")
+    command.add_recipe(submit)
+    submit.add_argument("--address", required=True, help="the cluster's dashboard, for instance http://127.0.0.1:8265")
+    submit.add_argument("--id", help="submitting again with the same id follows the job instead of starting another")
+    submit.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ...", help="the job's own arguments")
+
+    mlflow = _add(commands, "mlflow", _mlflow, "MLflow's pages over the embedded database, until Ctrl-C")
+    mlflow.add_argument("--port", type=int, default=5000)
+
+    recipe = _add(commands, "recipe", _recipe, "look at a recipe")
+    recipe.add_argument("action", choices=("show",), help="show: print the resolved whole, defaults included")
+    command.add_recipe(recipe)
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from caspi.demo import run_demo
+
+    run_demo(args.output, num_utterances=args.utterances, overrides=args.overrides)
+
+
+def _synthesize(args: argparse.Namespace) -> None:
+    from caspi import synthesis
+    from caspi.console import Console
+
+    console = Console()
+    made = synthesis.synthesize(
+        args.output,
+        num_utterances=args.utterances or synthesis.NUM_UTTERANCES,
+        seed=synthesis.SEED if args.seed is None else args.seed,
+        on_progress=console.synthesis,
+    )
+    hours = made.hours
+    print(f"{made.num_utterances} utterances: {hours['train']:.2f} h to train on, {hours['test']:.2f} h to test with")
+    print(f"{made.num_bad} bad rows on purpose; the truth is in {made.output / 'words.parquet'}")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from caspi.console import Console
+    from caspi.corpus import prepare
+    from caspi.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, overrides=args.overrides)
+    console = Console()
+    corpus = prepare(recipe, args.output, on_progress=console.preparation, overwrite=args.overwrite)
+    console.manifest(corpus.manifest)
+    print(f"corpus: {corpus.path}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from caspi import training
+    from caspi.console import Console
+    from caspi.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, overrides=args.overrides)
+    result = training.train(
+        recipe, corpus=args.corpus, output=args.output, resume=args.resume, on_progress=Console().training
+    )
+    best = "no validation split" if result.best_wer is None else f"best WER {result.best_wer:.1%} on validation"
+    print(f"loss {result.loss_first:.3f} -> {result.loss_last:.3f}, {best}, {result.rtfx:.0f} x real time")
+    print(f"model: {result.model}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from caspi import evaluation
+    from caspi.console import Console
+
+    metrics = evaluation.evaluate(
+        args.model,
+        args.corpus,
+        output=args.output,
+        split=args.split,
+        limit=args.limit,
+        on_progress=Console().evaluation,
+    )
+    low, high = metrics["wer_interval"]
+    print(
+        f"WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%}), CER {metrics['cer']:.1%}, "
+        f"{metrics['num_utterances']} utterances"
+    )
+    print(f"report: {args.output / 'report.html'}")
+
+
+def _transcribe(args: argparse.Namespace) -> None:
+    from caspi.inference.formats import render
+    from caspi.inference.transcriber import Transcriber
+
+    transcriber = Transcriber.load(args.model)
+    for file in args.files:
+        answer = transcriber.transcribe(file, language=args.language, prompt=args.prompt)
+        print(render(answer, args.format), end="", flush=True)
+
+
+def _promote(args: argparse.Namespace) -> None:
+    from caspi import tracking
+
+    with tracking.server() as uri:
+        version = tracking.promote(args.model, args.name, alias=args.alias, uri=uri, metrics=args.metrics)
+    print(f"models:/{args.name}@{args.alias} is version {version}")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from caspi.inference.serving import serve_until_stopped
+
+    def announce(url: str) -> None:
+        print(
+            f"serving {args.model}\n  web page  {url}/\n  API       {url}/v1/audio/transcriptions\nCtrl-C stops it",
+            flush=True,
+        )
+
+    serve_until_stopped(args.model, host=args.host, port=args.port, on_ready=announce)
+
+
+def _submit(args: argparse.Namespace) -> int | None:
+    from caspi.submit import submit
+
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    job = submit(
+        args.job,
+        args.recipe,
+        address=args.address,
+        overrides=args.overrides,
+        arguments=arguments,
+        submission_id=args.id,
+    )
+    print(f"{job.id}: {job.status}" + (f": {job.message}" if job.message and job.exit_code else ""))
+    return job.exit_code
+
+
+def _mlflow(args: argparse.Namespace) -> None:
+    import threading
+
+    from caspi import tracking
+
+    with tracking.server(port=args.port) as uri:
+        print(f"MLflow: {uri}\nCtrl-C stops it", flush=True)
+        threading.Event().wait()
+
+
+def _recipe(args: argparse.Namespace) -> None:
+    from caspi.recipe import load_recipe, show
+
+    print(show(load_recipe(args.recipe, overrides=args.overrides)), end="")
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, function: object, about: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a folder, models:/NAME@alias, runs:/ID/model, or a Hub id")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY.PATH=VALUE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
