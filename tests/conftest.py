@@ -25,3 +25,9 @@ def ray_2_cpus() -> Iterator[None]:
     tame_logs()
     yield
     ray.shutdown()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Material that the project does not ship. Tests that want it skip, and say so, where it is not."""
+    parser.addoption("--tokenizer", help="a folder with the released Qwen3-ASR tokenizer and processor files")
+    parser.addoption("--speech", help="a folder with yesno/ and fsdd/, each holding a manifest.jsonl and its audio")

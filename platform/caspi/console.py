@@ -44,7 +44,7 @@ class Console:
 
     def training(self, line: dict[str, Any]) -> None:
         """A line of progress.jsonl."""
-        place = f"step {line['step']:>5}/{line['num_steps']}  epoch {line['epoch'] + 1:>2}"
+        place = f"step {line['step']:>5}/{line['num_steps']}  epoch {line['epoch']:>2}"
         if line["event"] == "validation":
             self.line(f"{place}  WER {line['eval/wer']:.1%}  CER {line['eval/cer']:.1%}  on validation")
         elif line["event"] == "step" and self._is_time(line["step"] in (1, line["num_steps"])):
@@ -56,6 +56,8 @@ class Console:
 
     def evaluation(self, done: int, total: int) -> None:
         """Utterances of a split."""
+        if done == 1:
+            self._last = time.monotonic()
         if self._is_time(done == total):
             self.line(f"transcribed {done}/{total} utterances")
 

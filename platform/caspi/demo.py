@@ -211,32 +211,30 @@ def _finish(demo: Demo, memory: PeakMemory, seconds: float) -> None:
 
 def _show(demo: Demo) -> None:
     """The closing screen."""
-    from rich.console import Console as Terminal
-    from rich.table import Table
-
     figures, place = demo.figures, _short(demo.output)
     rejected = figures["rejected_by_reason"]
-    table = Table(title="Caspi, the whole way", title_justify="left", show_header=False, box=None, padding=(0, 2))
     rows = {
-        "prepared": f"{figures['hours_prepared']:.2f} hours; {sum(rejected.values())} rejected: "
-        + ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items())),
+        "prepared": f"{figures['hours_prepared']:.2f} hours, and {sum(rejected.values())} rejected: "
+        + ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items())),
         "loss": f"{figures['loss_first']:.3f} -> {figures['loss_last']:.3f} per supervised token",
         "WER": f"{figures['wer_untrained']:.1%} untrained -> {figures['wer']:.1%} fine-tuned "
         f"(CER {figures['cer']:.1%}), on new sentences in new voices",
         "speed": f"{figures['prepare_rtfx']:.0f} x real time preparing, {figures['train_rtfx']:.0f} x training, "
         f"{figures['serve_rtfx']:.0f} x serving",
-        "took": f"{figures['seconds']:.0f} s, {figures['peak_memory_bytes'] / 2**30:.1f} GiB of memory at most",
+        "took": f"{figures['seconds']:.0f} s and {figures['peak_memory_bytes'] / 2**30:.1f} GiB of memory",
         "said": figures["reference"],
         "understood": figures["answer"],
-        "": "",
-        "look at it": f"caspi mlflow            and open {place}/evaluation/report.html",
-        "serve it": f"caspi serve --model models:/{MODEL_NAME}@champion",
-        "your data": "caspi prepare RECIPE --output CORPUS && caspi train RECIPE --corpus CORPUS --output RUN",
     }
+    print("\nCaspi, the whole way")
     for name, value in rows.items():
-        table.add_row(name, value)
-    print()
-    Terminal(highlight=False, soft_wrap=True).print(table)
+        print(f"  {name:<12}{value}")
+    print(f"\nTo go on (report: {place}/evaluation/report.html)")
+    for command, why in (
+        ("caspi mlflow", "curves, reports and models in the browser"),
+        (f"caspi serve --model models:/{MODEL_NAME}@champion", "the endpoint and its page again"),
+        ("caspi prepare RECIPE --output CORPUS", "your own data; then `caspi train`, see README.md"),
+    ):
+        print(f"  {command:<50}  {why}")
 
 
 def _short(path: Path) -> str:

@@ -35,17 +35,25 @@ def watch_memory() -> Iterator[PeakMemory]:
 
 def tree_memory(root: int) -> int:
     """Proportional set size of a process and its descendants: shared pages count once among those that share them."""
+    total = 0
+    for process in (root, *descendants(root)):
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return total
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids of all that `root` started, and what they started."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             # The name may hold spaces and brackets; the parent is the second field behind the last bracket.
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
-    total, waiting = 0, [root]
+    found, waiting = [], [root]
     while waiting:
-        process = waiting.pop()
-        waiting += children.get(process, [])
-        with contextlib.suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
-    return total
+        started = children.get(waiting.pop(), [])
+        found += started
+        waiting += started
+    return found

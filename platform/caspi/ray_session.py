@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 
 from caspi import settings
-
-logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -29,13 +29,14 @@ def connect() -> Iterator[None]:
     else:
         # A private cluster on loopback: no dashboard to expose, so no token for users to look after.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            address="local",
-            num_cpus=configured.num_cpus,
-            object_store_memory=configured.object_store_bytes,
-            include_dashboard=False,
-            **common,
-        )
+        with _quiet_start() if quiet else contextlib.nullcontext():
+            ray.init(
+                address="local",
+                num_cpus=configured.num_cpus,
+                object_store_memory=configured.object_store_bytes,
+                include_dashboard=False,
+                **common,
+            )
     if quiet:
         tame_logs()
     try:
@@ -46,10 +47,37 @@ def connect() -> Iterator[None]:
 
 def tame_logs() -> None:
     """Keep errors, drop the chatter that a user would have to learn to ignore. `CASPI_VERBOSE=1` brings it back."""
+    # Ray Data sets its loggers' levels again whenever it is imported in a process; this it respects.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     import ray
+    import ray.data
 
     for name in ("ray", "ray.data", "ray.train", "ray.serve", "mlflow", "alembic", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Start Ray with its C++ side silent.
+
+    That side prints an error for each actor pool of Ray Data which is none (ray-project/ray#53727); what fails is
+    raised in Python as well. Asking for silence makes it print a line itself, so what it says while starting is kept
+    and shown only when starting fails.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -127,6 +127,8 @@ class _Part:
 
 
 def _drawn_split(row: Row, chunk: Chunk, data: Data) -> str:
+    if row.speaker_id in data.splits.test_speakers:
+        return "test"
     group = row.speaker_id if data.splits.by == "speaker" and row.speaker_id else row.recording_id
     return draw_split(group, data.splits, chunk.drawn_splits)
 

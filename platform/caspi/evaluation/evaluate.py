@@ -155,6 +155,7 @@ def _summarize(rows: list[dict[str, Any]], scored: list[dict[str, Any]], counts:
         "slices": score_slices(
             counts,
             sources=[row["source"] for row in scored],
+            speakers=[row["speaker_id"] for row in scored],
             durations_s=[row["duration_s"] for row in scored],
             recordings=recordings,
         ),

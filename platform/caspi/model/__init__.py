@@ -5,7 +5,7 @@ Importing it imports torch and transformers.
 
 from caspi.model.features import log_mel, num_audio_tokens
 from caspi.model.loading import Loaded, load
-from caspi.model.loss import Batch, collate, loss_sum
+from caspi.model.loss import Batch, Losses, collate, loss_sums
 from caspi.model.prompt import Example, Prompter
 from caspi.model.toy import build_toy
 
@@ -13,11 +13,12 @@ __all__ = [
     "Batch",
     "Example",
     "Loaded",
+    "Losses",
     "Prompter",
     "build_toy",
     "collate",
     "load",
     "log_mel",
-    "loss_sum",
+    "loss_sums",
     "num_audio_tokens",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -67,7 +68,7 @@ def load(model: str | Path, *, device: torch.device | str = "cpu", dtype: torch.
             network, report = Qwen3ASRForConditionalGeneration.from_pretrained(
                 str(model), dtype=dtype, output_loading_info=True
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{model}: cannot be loaded as a Qwen3-ASR model: {error}") from error
     _check_weights(str(model), report)
     return Loaded.wrap(network.to(device).eval(), processor)

@@ -22,6 +22,7 @@ class Batch:
 
     input_ids: torch.Tensor  # (B, S) int64
     labels: torch.Tensor  # (B, S) int64, IGNORED outside the targets; not shifted
+    texts: tuple[torch.Tensor, ...]  # B of (tokens of the transcript alone,)
     features: Features
     audio_s: float
 
@@ -33,6 +34,7 @@ class Batch:
         return Batch(
             self.input_ids.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
+            tuple(text.to(device, non_blocking=True) for text in self.texts),
             self.features.to(device),
             self.audio_s,
         )
@@ -47,25 +49,62 @@ def collate(examples: Sequence[Example], features: Features, *, pad_id: int, aud
         start, end = len(example.prompt_ids), len(example.prompt_ids) + len(example.target_ids)
         input_ids[row, :end] = torch.tensor(example.prompt_ids + example.target_ids)
         labels[row, start:end] = torch.tensor(example.target_ids)
-    return Batch(input_ids, labels, features, audio_s)
+    texts = tuple(torch.tensor(example.text_ids, dtype=torch.long) for example in examples)
+    return Batch(input_ids, labels, texts, features, audio_s)
 
 
-def loss_sum(model: Any, batch: Batch) -> torch.Tensor:
-    """Sum (not mean) of the cross-entropy over the supervised tokens, in fp32.
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Sums (not means) over a batch, in fp32.
 
     A sum can be added over micro-batches and ranks and divided once by the global number of tokens, so the loss means
-    the same for every split of the batch. No attention mask: padding is on the right, and a causal model at a real
-    position never sees what follows.
+    the same for every split of the batch.
     """
+
+    cross_entropy: torch.Tensor  # over the supervised tokens
+    alignment: torch.Tensor  # CTC over the texts; zero where it was not asked for
+
+
+def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False) -> Losses:
+    """The training losses of a batch.
+
+    No attention mask: padding is on the right, and a causal model at a real position never sees what follows.
+    """
+    heard = encode(model, batch.features)
     embeddings = model.get_input_embeddings()(batch.input_ids)  # (B, S, H)
-    is_audio = (batch.input_ids == model.config.audio_token_id).unsqueeze(-1)
-    embeddings = embeddings.masked_scatter(is_audio, encode(model, batch.features).to(embeddings.dtype))
+    is_audio = batch.input_ids == model.config.audio_token_id
+    embeddings = embeddings.masked_scatter(is_audio.unsqueeze(-1), heard.to(embeddings.dtype))
     hidden = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # (B, S, H)
     # Position s predicts token s + 1.
     targets = batch.labels[:, 1:]
     supervised = targets != IGNORED
     logits = model.lm_head(hidden[:, :-1][supervised])  # (L, V)
-    return F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    cross_entropy = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    if not with_alignment:
+        return Losses(cross_entropy, torch.zeros_like(cross_entropy))
+    return Losses(cross_entropy, _alignment_sum(model, heard, is_audio.sum(-1), batch.texts))
+
+
+def _alignment_sum(
+    model: Any, heard: torch.Tensor, num_heard: torch.Tensor, texts: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """CTC between the audio embeddings and the texts, read with the model's own final norm and output layer.
+
+    A decoder that starts from nothing first learns to guess sentences, and long after to listen. Hybrid CTC and
+    attention (arXiv 1609.06773) is how speech models learn to align early. Here it needs no weights of its own: the
+    embedding of each audio token is drawn to that of the text spoken there, with `<|audio_pad|>` for the blank.
+    """
+    logits = model.lm_head(model.model.language_model.norm(heard))  # (audio tokens, V)
+    log_probabilities = logits.float().log_softmax(-1).split(num_heard.tolist())
+    return F.ctc_loss(
+        torch.nn.utils.rnn.pad_sequence(list(log_probabilities)),  # (T, B, V)
+        torch.cat(list(texts)),
+        num_heard,
+        torch.tensor([len(text) for text in texts], device=heard.device),
+        blank=model.config.audio_token_id,
+        reduction="sum",
+        zero_infinity=True,  # a text too long for its audio says nothing
+    )
 
 
 def encode(model: Any, features: Features) -> torch.Tensor:

@@ -48,6 +48,7 @@ class Example:
 
     prompt_ids: list[int]
     target_ids: list[int]  # the supervised tokens, all of them and nothing else
+    text_ids: list[int]  # those of them that are the transcript
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,13 @@ class Prompter:
 
     def target(self, text: str, *, language: str) -> list[int]:
         """The answer: `language Hebrew<asr_text>` + text + end of turn."""
-        return [
-            *self.text_ids(f"language {language}"),
-            self._special["<asr_text>"],
-            *self.text_ids(text),
-            self.end_of_turn_id,
-        ]
+        head = [*self.text_ids(f"language {language}"), self._special["<asr_text>"]]
+        return [*head, *self.text_ids(text), self.end_of_turn_id]
 
     def example(self, text: str, *, num_audio_tokens: int, language: str, context: str = "") -> Example:
         """A training example."""
-        return Example(self.prompt(num_audio_tokens, context=context), self.target(text, language=language))
+        prompt = self.prompt(num_audio_tokens, context=context)
+        return Example(prompt, self.target(text, language=language), self.text_ids(text))
 
     def text_ids(self, text: str) -> list[int]:
         """Plain text as tokens. What looks like a special token in data stays letters: it must not steer the model."""

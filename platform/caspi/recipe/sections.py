@@ -102,6 +102,9 @@ class Splits(Section):
     test: float = Field(0.0, ge=0, lt=1)
     """Share of recordings for the final test, where a source brings no test split of its own."""
 
+    test_speakers: tuple[str, ...] = ()
+    """Speakers whose recordings all go to the test split, whatever else is said: voices that training never hears."""
+
     by: Literal["recording", "speaker"] = "recording"
     """What stays together. `speaker` falls back to the recording where no speaker is known."""
 
@@ -189,7 +192,7 @@ class Toy(Section):
     vocabulary: int = Field(512, ge=320, le=20000)
     """Tokens in all: 256 bytes, the special tokens of Qwen3-ASR, and merges learnt from the training transcripts."""
 
-    conv_channels: int = Field(32, ge=4)
+    conv_channels: int = Field(8, ge=4)
     """Channels of the three convolutions in front of the encoder."""
 
     encoder_width: int = Field(128, ge=16)
@@ -331,6 +334,10 @@ class Training(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of forward and backward; weights and optimizer are fp32 always. `auto`: bf16 on GPUs that have it."""
+
+    alignment_weight: float = Field(0.0, ge=0)
+    """Weight of a CTC loss on the audio embeddings beside the cross-entropy. For models that start from nothing, which
+    learn to listen several times sooner with it; a pretrained model needs none. `train/loss` never includes it."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -88,6 +88,7 @@ def train_loop(job: Job) -> None:
                 device=device,
                 autocast=_autocast(training.precision, device),
                 max_grad_norm=training.optimizer.max_grad_norm,
+                alignment_weight=training.alignment_weight,
             )
             cursor = _advance(step, plans)
             progress.step(cursor, result, learning_rate=rate, wait_s=wait_s)

@@ -61,6 +61,7 @@ class Progress:
             {
                 "train/loss": self._loss / self._tokens,
                 "train/learning_rate": learning_rate,
+                "train/alignment_loss": result.alignment_loss,
                 "train/grad_norm": result.grad_norm,
                 "train/rtfx": self._audio_s / elapsed,
                 "train/step_s": elapsed / self._steps,
@@ -86,7 +87,9 @@ class Progress:
     def _write(self, event: str, cursor: Cursor, metrics: dict[str, float]) -> None:
         if self._lines is None:
             return
-        line = {"event": event, "epoch": cursor.epoch, "step": cursor.step, "num_steps": self._num_steps, **metrics}
+        # The cursor of an epoch's last step points at the next one already.
+        epoch = cursor.epoch + (cursor.step_in_epoch > 0)
+        line = {"event": event, "epoch": epoch, "step": cursor.step, "num_steps": self._num_steps, **metrics}
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
         if metrics:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from caspi.model import Batch, loss_sum
+from caspi.model import Batch, loss_sums
 from caspi.recipe.sections import Optimizer
 
 _BUCKET_ELEMENTS = 16 * 2**20  # gradients travel in pieces of so many fp32 numbers: 64 MiB
@@ -19,6 +19,7 @@ class StepResult:
     """What one update did, the same on every rank."""
 
     loss: float  # mean cross-entropy per supervised token of the global batch
+    alignment_loss: float  # CTC, per supervised token likewise; zero where its weight is
     grad_norm: float  # of the global gradient, before clipping
     num_tokens: int  # supervised
     audio_s: float
@@ -32,26 +33,29 @@ def train_step(
     device: torch.device,
     autocast: torch.dtype | None,
     max_grad_norm: float,
+    alignment_weight: float = 0.0,
 ) -> StepResult:
     """Do one update from this rank's micro-batches, of which there may be none.
 
     Every rank must call this for every step, or the others wait for ever in the reduction.
     """
     optimizer.zero_grad(set_to_none=False)
-    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss sum, tokens, seconds of audio
+    # Sums of cross-entropy and CTC, supervised tokens, seconds of audio.
+    totals = torch.zeros(4, dtype=torch.float64, device=device)
     for batch in batches:
         batch = batch.to(device)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            loss = loss_sum(model, batch)
-        loss.backward()
-        totals += torch.tensor([loss.item(), batch.num_supervised, batch.audio_s], dtype=torch.float64, device=device)
+            losses = loss_sums(model, batch, with_alignment=alignment_weight > 0)
+        (losses.cross_entropy + alignment_weight * losses.alignment).backward()
+        sums = [losses.cross_entropy.item(), losses.alignment.item(), batch.num_supervised, batch.audio_s]
+        totals += torch.tensor(sums, dtype=torch.float64, device=device)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     _sum_over_ranks([totals, *gradients])
-    loss_total, num_tokens, audio_s = totals.tolist()
+    cross_entropy, alignment, num_tokens, audio_s = totals.tolist()
     torch._foreach_div_(gradients, num_tokens)
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=True)
     optimizer.step()
-    return StepResult(loss_total / num_tokens, float(grad_norm), int(num_tokens), audio_s)
+    return StepResult(cross_entropy / num_tokens, alignment / num_tokens, float(grad_norm), int(num_tokens), audio_s)
 
 
 def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
@@ -66,8 +70,7 @@ def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
         parameter.grad = torch.zeros_like(parameter)
         (plain if parameter.ndim < 2 or parameter is embedding else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    fused = all(parameter.is_cuda for parameter in decayed)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=True)
 
 
 def learning_rate(settings: Optimizer, *, step: int, num_steps: int) -> float:

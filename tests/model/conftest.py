@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from caspi.model import Loaded, Prompter, build_toy
+from caspi.recipe.sections import Toy
+
+TEXTS = ["שלום עולם", "ילד הולך הביתה", 'צה"ל הודיע', "בית-ספר גדול", "hello world"]
+
+
+@pytest.fixture(scope="session")
+def toy() -> Loaded:
+    """A small toy with a tokenizer that knows a few words."""
+    sizes = Toy(
+        encoder_width=32, encoder_layers=2, encoder_heads=2, decoder_width=32, decoder_layers=2, decoder_heads=2
+    )
+    model, processor = build_toy(sizes, texts=TEXTS * 20, language="Hebrew", seed=1)
+    return Loaded.wrap(model, processor)
+
+
+def _real_tokenizer_folder(root: Path) -> Path:
+    return root.parent / "shared" / "data" / "qwen3-asr-tokenizer"
+
+
+@pytest.fixture(scope="session", params=["toy", "real"])
+def prompter(request: pytest.FixtureRequest, toy: Loaded) -> Prompter:
+    """Prompts with the toy's tokenizer, and with Qwen's own where it lies beside the repository."""
+    if request.param == "toy":
+        return toy.prompter
+    folder = Path(request.config.getoption("--tokenizer") or _real_tokenizer_folder(request.config.rootpath))
+    if not folder.is_dir():
+        pytest.skip("the released Qwen3-ASR tokenizer is not here; say where with --tokenizer=FOLDER")
+    from transformers import AutoProcessor
+
+    return Prompter(AutoProcessor.from_pretrained(folder).tokenizer)
