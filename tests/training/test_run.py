@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from caspi import tracking
 from caspi.corpus import Corpus
-from caspi.errors import CorpusError, RunError
+from caspi.errors import CorpusError, RequestError, RunError
 from caspi.memory import descendants
 from caspi.recipe import Recipe, load_recipe, parse_recipe
 from caspi.training import TrainResult, progress, train
@@ -137,6 +137,27 @@ def test_resume_needs_something_to_resume(recipe: Recipe, corpus: Corpus, tmp_pa
 def test_a_corpus_without_a_training_split_is_refused(recipe: Recipe, corpus: Corpus, tmp_path: Path):
     with pytest.raises(CorpusError):
         train(recipe, corpus=tmp_path, output=tmp_path / "run")
+
+
+def test_the_best_model_by_wer_is_kept_and_not_the_last(finished):
+    _, output = finished
+    wers = [line["eval/wer"] for line in progress.read(output / "progress.jsonl") if line["event"] == "validation"]
+    newest = max((output / "ray" / "train").glob("checkpoint-*"))
+    assert len(wers) == 3
+    assert json.loads((newest / "cursor.json").read_text())["best_wer"] == min(wers)
+    best, last = load_file(output / "model" / "model.safetensors"), weights(output)
+    is_last = all(bool((best[name] == last[name]).all()) for name in best)
+    # The first model to reach the lowest WER stays.
+    assert is_last == (wers.index(min(wers)) == len(wers) - 1)
+
+
+def test_more_workers_than_this_machine_has_are_refused_at_once(
+    recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path
+):
+    many = changed(recipe, workers={"num_workers": 64})
+    with pytest.raises(RequestError, match="asks for 64 CPUs"):
+        train(many, corpus=corpus.path, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_checkpoint_says_where_it_is(finished):

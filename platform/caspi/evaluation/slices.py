@@ -40,11 +40,12 @@ def score_slices(
     frequent = Counter(speaker for speaker in speakers if speaker is not None).most_common(_MAX_SPEAKERS)
     bands = [duration_band(duration_s) for duration_s in durations_s]
     order = {band: duration_s for duration_s, band in sorted(zip(durations_s, bands, strict=True), reverse=True)}
-    return {
+    slices = {
         "source": {name: _numbers(counts, sources, name, recordings) for name in sorted(set(sources))},
         "speaker": {name: _numbers(counts, speakers, name, recordings) for name, _ in sorted(frequent)},
         "duration": {band: _numbers(counts, bands, band, recordings) for band in sorted(order, key=lambda b: order[b])},
     }
+    return {dimension: parts for dimension, parts in slices.items() if parts}
 
 
 def _numbers(

@@ -26,11 +26,16 @@ class Cursor:
     step: int = 0  # optimizer updates done, over all epochs
     best_wer: float | None = None
 
-    def after_step(self) -> "Cursor":
+    def after_step(self, *, steps_in_epoch: int) -> "Cursor":
+        """The place after one more update."""
+        if self.step_in_epoch + 1 == steps_in_epoch:
+            return replace(self, epoch=self.epoch + 1, step_in_epoch=0, step=self.step + 1)
         return replace(self, step_in_epoch=self.step_in_epoch + 1, step=self.step + 1)
 
-    def next_epoch(self) -> "Cursor":
-        return replace(self, epoch=self.epoch + 1, step_in_epoch=0)
+
+def name(cursor: Cursor) -> str:
+    """The checkpoint's folder."""
+    return f"checkpoint-{cursor.step:06d}"
 
 
 def save(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:

@@ -9,19 +9,20 @@ RUN/
   progress.jsonl  what the console shows
 """
 
+import contextlib
 import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caspi import ray_session, tracking
+from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
-from caspi.errors import CaspiError, RunError, TrainingError
+from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
 from caspi.recipe import Recipe, show
+from caspi.recipe.sections import Workers
 from caspi.text import language_name
 from caspi.training import progress
 from caspi.training.loop import Job, train_loop
@@ -63,6 +64,7 @@ def train(
     opened.index("train")
     check_output(output, resume=resume)
     with ray_session.connect(), tracking.server() as uri:
+        _check_resources(recipe.training.workers)
         output.mkdir(parents=True, exist_ok=True)
         start = start_model(recipe, opened, output)
         run_id = _run_id(recipe, opened, output, uri, resume=resume)
@@ -72,17 +74,14 @@ def train(
             with _following(output / progress.FILE_NAME, on_progress):
                 _fit(job)
         except BaseException:
-            tracking.finish_run(uri, run_id, status="FAILED")
+            with contextlib.suppress(TrackingError):  # what stopped the run is the news
+                tracking.finish_run(uri, run_id, status="FAILED")
             raise
         result = _summary(output, run_id)
-        tracking.log_model_files(uri, run_id, result.model)
-        for line in progress.read(output / progress.FILE_NAME):
-            if line["event"] == "checkpoint":
-                folder = _storage(output) / f"checkpoint-{line['step']:06d}"
-                tracking.record_checkpoint(uri, run_id, step=line["step"], path=str(folder), metrics={})
-        if recipe.tracking.registered_name:
-            tracking.register(uri, recipe.tracking.registered_name, run_id)
-        tracking.finish_run(uri, run_id, status="FINISHED")
+        try:
+            _publish(recipe, output, uri, result)
+        except TrackingError as error:
+            raise TrackingError(f"training is done and its model safe at {result.model}, but {error}") from error
     return result
 
 
@@ -97,6 +96,25 @@ def check_output(output: Path, *, resume: bool) -> None:
         raise RunError(f"{output}: holds a run already; give another --output, or --resume to go on with it")
     if resume and not holds_run:
         raise RunError(f"{output}: holds no run to resume")
+
+
+def _check_resources(workers: Workers) -> None:
+    """Refuse at once what a Ray of this machine alone can never give. A cluster may grow, so there Ray waits.
+
+    Raises:
+        RequestError: the recipe asks for more CPUs or GPUs than there are.
+    """
+    import ray
+
+    if settings.read().ray_address:
+        return
+    needed = {"CPU": workers.num_workers * workers.cpus_per_worker, "GPU": workers.num_workers * workers.use_gpu}
+    for kind, amount in needed.items():
+        if amount > (there := ray.cluster_resources().get(kind, 0)):
+            raise RequestError(
+                f"training.workers asks for {amount:g} {kind}s, and this machine's Ray has {there:g}; "
+                "change training.workers, or run it on a cluster with `caspi submit train_model`"
+            )
 
 
 def start_model(recipe: Recipe, corpus: Corpus, output: Path) -> str:
@@ -156,8 +174,21 @@ def _explain(error: Exception) -> CaspiError:
     return TrainingError(f"training failed: {type(first).__name__}: {str(first).strip().splitlines()[-1]}")
 
 
-def _storage(output: Path) -> Path:
-    return output / "ray" / "train"
+def _publish(recipe: Recipe, output: Path, uri: str, result: TrainResult) -> None:
+    """What MLflow keeps of a finished run besides its curves."""
+    tracking.log_model_files(uri, result.run_id, result.model)
+    _record_checkpoints(output, uri, result.run_id)
+    if recipe.tracking.registered_name:
+        tracking.register(uri, recipe.tracking.registered_name, result.run_id)
+    tracking.finish_run(uri, result.run_id, status="FINISHED")
+
+
+def _record_checkpoints(output: Path, uri: str, run_id: str) -> None:
+    """Tell MLflow which checkpoints there are; their files stay where they are."""
+    for folder in sorted((output / "ray" / "train").glob("checkpoint-*")):
+        cursor = json.loads((folder / "cursor.json").read_text(encoding="utf-8"))
+        metrics = {"eval/wer": cursor["best_wer"]} if cursor["best_wer"] is not None else {}
+        tracking.record_checkpoint(uri, run_id, step=cursor["step"], path=folder, metrics=metrics)
 
 
 def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:
@@ -186,7 +217,7 @@ def _summary(output: Path, run_id: str) -> TrainResult:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _following(path: Path, on_progress: OnProgress | None) -> Iterator[None]:
     """Pass lines of progress on as they appear, from a thread of the driver."""
     if on_progress is None:
