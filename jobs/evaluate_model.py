@@ -16,11 +16,14 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="a folder that prepare_corpus wrote")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder for metrics.json and the hypotheses")
+    command.add_recipe_option(parser)
     args = parser.parse_args()
 
     from caspi import evaluation
 
-    metrics = evaluation.evaluate(args.model, args.corpus, split=args.split, output=args.output)
+    recipe = command.optional_recipe(args)
+    limits = recipe.inference if recipe else None
+    metrics = evaluation.evaluate(args.model, args.corpus, split=args.split, output=args.output, limits=limits)
 
     low, high = metrics["wer_interval"]
     print(

@@ -18,12 +18,19 @@ def main() -> None:
         "--host", default="127.0.0.1", help="0.0.0.0 opens it to the network, which wants CASPI_API_KEYS"
     )
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    command.add_recipe_option(parser)
     args = parser.parse_args()
 
     from caspi.inference import serving
 
+    recipe = command.optional_recipe(args)
+    sections = {"serving": recipe.serving, "inference": recipe.inference} if recipe else {}
     serving.serve_until_stopped(
-        args.model, host=args.host, port=args.port, on_ready=lambda url: print(f"answering at {url}", flush=True)
+        args.model,
+        host=args.host,
+        port=args.port,
+        on_ready=lambda url: print(f"answering at {url}", flush=True),
+        **sections,
     )
 
 

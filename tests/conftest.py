@@ -1,7 +1,8 @@
 """What every test can ask for."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,29 @@ def ray_2_cpus() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def material(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Where a folder of test material lies that the project does not ship, such as real recordings.
+
+    Named by `--material=FOLDER`, else looked for in a `data` folder beside the repository. Tests that want what is not
+    there skip, and say so.
+    """
+
+    def find(name: str) -> Path:
+        root: Path = request.config.rootpath
+        given = request.config.getoption("--material")
+        places = [Path(given) / name] if given else sorted(root.parent.glob(f"*/data/{name}"))
+        for place in places:
+            if place.is_dir():
+                return place
+        pytest.skip(f"no {name} here; say where it lies with --material=FOLDER")
+
+    return find
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Material that the project does not ship. Tests that want it skip, and say so, where it is not."""
-    parser.addoption("--tokenizer", help="a folder with the released Qwen3-ASR tokenizer and processor files")
-    parser.addoption("--speech", help="a folder with yesno/ and fsdd/, each holding a manifest.jsonl and its audio")
+    parser.addoption(
+        "--material",
+        help="a folder with qwen3-asr-tokenizer/ (the released files), speech/yesno/ and speech/fsdd/ (manifest.jsonl "
+        "and audio), kuberay/ (ray.io_*.yaml, KubeRay's CRDs), or some of them",
+    )

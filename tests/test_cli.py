@@ -35,7 +35,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) 
 def test_help_names_every_command():
     said = caspi("--help").stdout
     for command in ("demo", "synthesize", "prepare", "train", "evaluate", "transcribe", "promote", "serve", "submit"):
-        assert f"\n    {command} " in said
+        assert f"\n    {command}" in said
 
 
 def test_show_prints_the_resolved_recipe():

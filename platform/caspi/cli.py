@@ -10,7 +10,11 @@ from caspi import command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 the request was wrong."""
-    args = build_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows `--` belongs to the job that `submit` starts. argparse's own REMAINDER would swallow our options too.
+    place = words.index("--") if words[:1] == ["submit"] and "--" in words else len(words)
+    args = build_parser().parse_args(words[:place])
+    args.job_arguments = words[place + 1 :]
     return command.run(lambda: args.function(args))
 
 
@@ -23,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = _add(commands, "demo", _demo, "the whole way on this machine, in a few minutes")
     demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--utterances", type=int, help="sentences to speak; fewer are quicker and teach less")
-    _add_overrides(demo)
+    command.add_overrides(demo)
 
     synthesize = _add(commands, "synthesize", _synthesize, "a spoken Hebrew corpus with known texts, from nothing")
     synthesize.add_argument("--output", type=Path, required=True)
@@ -47,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
     evaluate.add_argument("--output", type=Path, required=True)
     evaluate.add_argument("--limit", type=int, help="only so many utterances")
+    command.add_recipe_option(evaluate)
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
     _add_model(transcribe)
@@ -65,13 +70,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(serve)
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network; then set CASPI_API_KEYS")
+    command.add_recipe_option(serve)
 
-    submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster, through Ray's job API")
+    submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
     submit.add_argument("job", help="prepare_corpus, train_model, evaluate_model, promote_model or serve_model")
-    command.add_recipe(submit)
+    submit.add_argument("recipe", type=Path, nargs="?", help="for the jobs that take one")
+    command.add_overrides(submit)
     submit.add_argument("--address", required=True, help="the cluster's dashboard, for instance http://127.0.0.1:8265")
     submit.add_argument("--id", help="submitting again with the same id follows the job instead of starting another")
-    submit.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ...", help="the job's own arguments")
 
     mlflow = _add(commands, "mlflow", _mlflow, "MLflow's pages over the embedded database, until Ctrl-C")
     mlflow.add_argument("--port", type=int, default=5000)
@@ -134,12 +140,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     from caspi import evaluation
     from caspi.console import Console
 
+    recipe = command.optional_recipe(args)
     metrics = evaluation.evaluate(
         args.model,
         args.corpus,
         output=args.output,
         split=args.split,
         limit=args.limit,
+        limits=recipe.inference if recipe else None,
         on_progress=Console().evaluation,
     )
     low, high = metrics["wer_interval"]
@@ -177,19 +185,20 @@ def _serve(args: argparse.Namespace) -> None:
             flush=True,
         )
 
-    serve_until_stopped(args.model, host=args.host, port=args.port, on_ready=announce)
+    recipe = command.optional_recipe(args)
+    sections = {"serving": recipe.serving, "inference": recipe.inference} if recipe else {}
+    serve_until_stopped(args.model, host=args.host, port=args.port, on_ready=announce, **sections)
 
 
 def _submit(args: argparse.Namespace) -> int | None:
     from caspi.submit import submit
 
-    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     job = submit(
         args.job,
         args.recipe,
         address=args.address,
         overrides=args.overrides,
-        arguments=arguments,
+        arguments=args.job_arguments,
         submission_id=args.id,
     )
     print(f"{job.id}: {job.status}" + (f": {job.message}" if job.message and job.exit_code else ""))
@@ -222,10 +231,6 @@ def _add(
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="a folder, models:/NAME@alias, runs:/ID/model, or a Hub id")
-
-
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY.PATH=VALUE")
 
 
 if __name__ == "__main__":

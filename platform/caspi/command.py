@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caspi.errors import CaspiError
+
+if TYPE_CHECKING:
+    from caspi.recipe import Recipe
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -48,6 +52,32 @@ def parser(module: str, description: str | None) -> argparse.ArgumentParser:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The recipe, and `--set`, which overrides it everywhere."""
     parser.add_argument("recipe", type=Path, help="a recipe, for instance jobs/recipes/demo.yaml")
+    add_overrides(parser)
+
+
+def add_recipe_option(parser: argparse.ArgumentParser) -> None:
+    """`--recipe`, for commands that can do without one."""
+    parser.add_argument("--recipe", type=Path, help="take the sections `inference` and `serving` from this recipe")
+    add_overrides(parser)
+
+
+def optional_recipe(args: argparse.Namespace) -> "Recipe | None":
+    """The recipe that was given with `--recipe`, if one was.
+
+    Raises:
+        RecipeError: it is wrong, or there is `--set` and nothing to set it in.
+    """
+    from caspi.errors import RecipeError
+    from caspi.recipe import load_recipe
+
+    if args.recipe is not None:
+        return load_recipe(args.recipe, overrides=args.overrides)
+    if args.overrides:
+        raise RecipeError(f"--set {args.overrides[0]}: nothing to set it in; give --recipe RECIPE too")
+    return None
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",

@@ -1,24 +1,19 @@
 """The schemas of KubeRay's resources. Megabytes of someone else's, so they are not in this repository."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-PLACES = (os.environ.get("CASPI_KUBERAY_CRDS", ""), ROOT / "shared/data/kuberay", ROOT.parent / "shared/data/kuberay")
-
 
 @pytest.fixture(scope="session")
-def crds() -> dict[str, dict[str, Any]]:
+def crds(material: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
     """JSON schemas by kind: RayCluster, RayJob, RayService."""
-    folder = next((Path(place) for place in PLACES if place and Path(place).is_dir()), None)
-    if folder is None:
-        pytest.skip("no KubeRay schemas here; set CASPI_KUBERAY_CRDS to a folder with ray.io_*.yaml of KubeRay's CRDs")
     definitions = [
-        yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["spec"] for path in folder.glob("ray.io_*.yaml")
+        yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["spec"]
+        for path in material("kuberay").glob("ray.io_*.yaml")
     ]
     return {
         definition["names"]["kind"]: strict(version["schema"]["openAPIV3Schema"])

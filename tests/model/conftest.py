@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,11 @@ def toy() -> Loaded:
     return Loaded.wrap(model, processor)
 
 
-def _real_tokenizer_folder(root: Path) -> Path:
-    return root.parent / "shared" / "data" / "qwen3-asr-tokenizer"
-
-
 @pytest.fixture(scope="session", params=["toy", "real"])
-def prompter(request: pytest.FixtureRequest, toy: Loaded) -> Prompter:
-    """Prompts with the toy's tokenizer, and with Qwen's own where it lies beside the repository."""
+def prompter(request: pytest.FixtureRequest, toy: Loaded, material: Callable[[str], Path]) -> Prompter:
+    """Prompts with the toy's tokenizer, and with the released one where it is at hand."""
     if request.param == "toy":
         return toy.prompter
-    folder = Path(request.config.getoption("--tokenizer") or _real_tokenizer_folder(request.config.rootpath))
-    if not folder.is_dir():
-        pytest.skip("the released Qwen3-ASR tokenizer is not here; say where with --tokenizer=FOLDER")
     from transformers import AutoProcessor
 
-    return Prompter(AutoProcessor.from_pretrained(folder).tokenizer)
+    return Prompter(AutoProcessor.from_pretrained(material("qwen3-asr-tokenizer")).tokenizer)

@@ -1,8 +1,9 @@
 """The line on recordings that nobody here synthesized. Minutes long; the figures go to docs/benchmarks.md.
 
-pytest -m slow tests/real_speech --speech=FOLDER -s
+pytest -m slow tests/real_speech --material=FOLDER -s
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,8 @@ def run(name: str, source: str, speech: Path, output: Path) -> dict:
 
 
 @pytest.fixture
-def speech(request: pytest.FixtureRequest) -> Path:
-    folder = Path(request.config.getoption("--speech") or request.config.rootpath.parent / "shared/data/speech")
-    if not (folder / "yesno" / "manifest.jsonl").is_file():
-        pytest.skip("no real recordings here; say where they are with --speech=FOLDER")
-    return folder
+def speech(material: Callable[[str], Path]) -> Path:
+    return material("speech")
 
 
 def test_hebrew_yes_and_no_on_held_out_recordings(speech: Path, tmp_path: Path):

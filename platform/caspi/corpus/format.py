@@ -137,9 +137,12 @@ class Corpus:
             raise CorpusError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
         index = self.utterances.filter(pc.equal(self.utterances["split"], split))
         if not len(index):
-            raise CorpusError(
-                f"{self.path}: its {split} split is empty; change data.splits.{split} or give a source `split: {split}`"
+            remedy = (
+                "lower data.splits.validation and data.splits.test"
+                if split == "train"
+                else f"raise data.splits.{split}"
             )
+            raise CorpusError(f"{self.path}: its {split} split is empty; {remedy}, or give a source `split: {split}`")
         return index
 
     def shards(self, split: str) -> list[Path]:

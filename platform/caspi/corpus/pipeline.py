@@ -191,7 +191,9 @@ def _reporter(
 def _check_output(output: Path, overwrite: bool) -> None:
     """Never write over what somebody may still need."""
     if (output / "manifest.json").exists() and not overwrite:
-        raise CorpusError(f"{output}: already holds a corpus; choose another folder, or remove this one")
+        raise CorpusError(
+            f"{output}: already holds a corpus; choose another folder, or replace this one with --overwrite"
+        )
     is_corpus = (output / "manifest.json").exists()
     if output.exists() and not is_corpus and (not output.is_dir() or any(output.iterdir())):
         raise CorpusError(f"{output}: already there and not a corpus; choose another folder")

@@ -151,11 +151,12 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         for source in recipe.data.sources
     )
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
-    init = recipe.model.init
-    if init.startswith(("./", "../")):
-        recipe = recipe.model_copy(
-            update={"model": recipe.model.model_copy(update={"init": str((base / init).resolve())})}
-        )
+    # A model may also be named from where the command runs, as `--set model.init=RUN/model` is. What is no folder in
+    # either place is a Hub id or a URI.
+    folders = [place.absolute() for place in (base / recipe.model.init, Path(recipe.model.init)) if place.is_dir()]
+    if recipe.model.init != "toy" and folders:
+        model = recipe.model.model_copy(update={"init": str(folders[0])})
+        recipe = recipe.model_copy(update={"model": model})
     return recipe
 
 

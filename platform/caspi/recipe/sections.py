@@ -87,7 +87,7 @@ class FolderSource(SourceSection):
     kind: Literal["folder"]
 
     path: str
-    """The folder. Sub-folders are read too, and each is taken for one recording."""
+    """The folder. Sub-folders are read too. Each audio file is a recording."""
 
 
 Source = Annotated[HubParquetSource | JsonlSource | FolderSource, Field(discriminator="kind")]
@@ -215,7 +215,7 @@ class Model(Section):
     """Where training starts."""
 
     init: str = "toy"
-    """`toy`, a folder, a Hub id (`Qwen/Qwen3-ASR-1.7B-hf`) or `models:/NAME@alias`."""
+    """`toy`, a folder, a Hub id (`Qwen/Qwen3-ASR-1.7B-hf`), `models:/NAME@alias` or `runs:/ID/model`."""
 
     toy: Toy = Toy()
 
