@@ -17,6 +17,7 @@ from caspi.errors import CorpusError, RequestError, RunError
 from caspi.memory import descendants
 from caspi.recipe import Recipe, load_recipe, parse_recipe
 from caspi.training import TrainResult, progress, train
+from caspi.training.checkpoint import Cursor
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -141,14 +142,24 @@ def test_a_corpus_without_a_training_split_is_refused(recipe: Recipe, corpus: Co
 
 def test_the_best_model_by_wer_is_kept_and_not_the_last(finished):
     _, output = finished
-    wers = [line["eval/wer"] for line in progress.read(output / "progress.jsonl") if line["event"] == "validation"]
+    lines = [line for line in progress.read(output / "progress.jsonl") if line["event"] == "validation"]
+    errors = [(line["eval/wer"], line["eval/cer"]) for line in lines]
     newest = max((output / "ray" / "train").glob("checkpoint-*"))
-    assert len(wers) == 3
-    assert json.loads((newest / "cursor.json").read_text())["best_wer"] == min(wers)
+    assert len(errors) == 3
+    assert json.loads((newest / "cursor.json").read_text())["best_wer"] == min(errors)[0]
     best, last = load_file(output / "model" / "model.safetensors"), weights(output)
     is_last = all(bool((best[name] == last[name]).all()) for name in best)
-    # The first model to reach the lowest WER stays.
-    assert is_last == (wers.index(min(wers)) == len(wers) - 1)
+    # Of equals the later one is kept.
+    assert is_last == (errors[-1] == min(errors))
+
+
+def test_the_best_is_by_wer_then_cer_then_the_later():
+    cursor = Cursor(best_wer=0.2, best_cer=0.1)
+    assert cursor.is_best(0.1, 0.9)
+    assert cursor.is_best(0.2, 0.1)
+    assert not cursor.is_best(0.2, 0.11)
+    assert not cursor.is_best(0.3, 0.0)
+    assert Cursor().is_best(5.0, 5.0)
 
 
 def test_more_workers_than_this_machine_has_are_refused_at_once(

@@ -24,7 +24,12 @@ class Cursor:
     epoch: int = 0
     step_in_epoch: int = 0  # the next step to do
     step: int = 0  # optimizer updates done, over all epochs
-    best_wer: float | None = None
+    best_wer: float | None = None  # of the model that is kept
+    best_cer: float | None = None
+
+    def is_best(self, wer: float, cer: float) -> bool:
+        """Whether these are the best so far: by WER, then by CER, then the later model."""
+        return self.best_wer is None or (wer, cer) <= (self.best_wer, self.best_cer or 0.0)
 
     def after_step(self, *, steps_in_epoch: int) -> "Cursor":
         """The place after one more update."""

@@ -145,11 +145,12 @@ class Worker:
         score = self.examiner.score(autocast=self._autocast)
         if score is not None:
             progress.validation(self.cursor, wer=score.wer, cer=score.cer, seconds=time.perf_counter() - started)
-        best = self.cursor.best_wer
-        if score is None or best is None or score.wer < best:
-            self.cursor = replace(self.cursor, best_wer=score.wer if score else None)
-            if self.rank == 0:
-                keep(self.loaded, self.job.output / "model")
+        if score is not None and not self.cursor.is_best(score.wer, score.cer):
+            return
+        if score is not None:
+            self.cursor = replace(self.cursor, best_wer=score.wer, best_cer=score.cer)
+        if self.rank == 0:
+            keep(self.loaded, self.job.output / "model")
 
     def save(self, result: StepResult) -> None:
         """Write a checkpoint. Every worker reports, though only rank 0 has files to attach: report() is a barrier."""
