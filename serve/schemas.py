@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from caspi.text import LANGUAGE_NAMES
+from caspi import text
+from caspi.errors import RequestError
 from serve.errors import ApiError
 
 RESPONSE_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -90,13 +91,11 @@ def language_code(language: str | None) -> str | None:
     """
     if not language:
         return None
-    wanted = language.strip().casefold()
-    for code, name in LANGUAGE_NAMES.items():
-        if wanted in (code, name.casefold()):
-            return code
-    known = ", ".join(f"{code} ({name})" for code, name in sorted(LANGUAGE_NAMES.items()))
-    message = f"Language {language!r} is unknown; known: {known}. Leave it out to let the model say."
-    raise ApiError(400, message, param="language", code="invalid_language")
+    try:
+        return text.language_code(language)
+    except RequestError as error:
+        message = f"{error}. Leave it out to let the model say."
+        raise ApiError(400, message, param="language", code="invalid_language") from error
 
 
 def check_supported(

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi.errors import RequestError
-from caspi.text import LANGUAGE_NAMES, language_name, normalizer
+from caspi.text import LANGUAGE_NAMES, language_code, language_name, normalizer
 
 
 def test_names_are_those_that_qwen3_asr_writes():
@@ -46,3 +46,13 @@ def test_every_language_is_idempotent_and_consistent(code, text):
 def test_other_languages_by_example(code, written, transcript, scoring):
     assert normalizer(code).transcript(written) == transcript
     assert normalizer(code).scoring(written) == scoring
+
+
+@pytest.mark.parametrize("written", ["he", "HE", "Hebrew", "hebrew ", " he"])
+def test_a_language_is_known_by_code_and_by_name(written: str):
+    assert language_code(written) == "he"
+
+
+def test_neither_code_nor_name_is_refused():
+    with pytest.raises(RequestError, match="'klingon' is unknown"):
+        language_code("klingon")

@@ -69,7 +69,10 @@ class Transcriber:
         prompts: Sequence[str] | None = None,
     ) -> list[Transcription]:
         """Transcribe 16 kHz mono clips, in batches of similar length. Answers come in the order of the clips."""
-        names = [None if code is None else language_name(code) for code in languages or [None] * len(clips)]
+        names = [
+            None if language is None else text.language_name(text.language_code(language))
+            for language in languages or [None] * len(clips)
+        ]
         contexts = list(prompts) if prompts is not None else [""] * len(clips)
         answers: list[Transcription | None] = [None] * len(clips)
         for batch in batches_by_length([len(clip) for clip in clips], max_samples=self._max_batch_samples):
@@ -104,16 +107,6 @@ class Transcriber:
         )
         answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
         return [prompter.parse(ids, language=language) for ids, language in zip(answers, languages, strict=True)]
-
-
-def language_name(code_or_name: str) -> str:
-    """`he` or `Hebrew` to Hebrew.
-
-    Raises:
-        RequestError: neither a code nor a name that we know.
-    """
-    by_name = {name.casefold(): name for name in text.LANGUAGE_NAMES.values()}
-    return by_name.get(code_or_name.casefold()) or text.language_name(code_or_name)
 
 
 def batches_by_length(lengths: Sequence[int], *, max_samples: int) -> Iterator[list[int]]:

@@ -4,7 +4,7 @@ normalizer("he").transcript("צה״ל  הודיע!!")   'צה"ל הודיע!'
 normalizer("he").scoring("צה״ל  הודיע!!")      'צהל הודיע'
 """
 
-from caspi.text.languages import LANGUAGE_NAMES, language_name, normalizer
+from caspi.text.languages import LANGUAGE_NAMES, language_code, language_name, normalizer
 from caspi.text.normalizer import Normalizer
 
-__all__ = ["LANGUAGE_NAMES", "Normalizer", "language_name", "normalizer"]
+__all__ = ["LANGUAGE_NAMES", "Normalizer", "language_code", "language_name", "normalizer"]

@@ -66,6 +66,20 @@ def language_name(code: str) -> str:
         raise RequestError(f"language {code!r} is unknown; expected an ISO 639 code of {known}{hint}") from None
 
 
+def language_code(code_or_name: str) -> str:
+    """The ISO 639 code of `he`, `Hebrew` or `hebrew`: people and clients write either.
+
+    Raises:
+        RequestError: neither a code nor a name that we know.
+    """
+    wanted = code_or_name.strip().casefold()
+    for code, name in LANGUAGE_NAMES.items():
+        if wanted in (code, name.casefold()):
+            return code
+    known = ", ".join(f"{code} ({name})" for code, name in LANGUAGE_NAMES.items())
+    raise RequestError(f"language {code_or_name!r} is unknown; known: {known}")
+
+
 def normalizer(code: str) -> Normalizer:
     """The normalizer of a language, by ISO 639 code.
 
