@@ -25,8 +25,8 @@ STEPS_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """One training example as it lies in a shard."""
+class TrainingRow:
+    """What training reads of a row of a shard."""
 
     utterance_id: str
     encoded: bytes
@@ -44,9 +44,9 @@ class ShardReader:
         self._max_open = max_open_shards
         self._open: OrderedDict[str, pa.Table] = OrderedDict()
 
-    def read(self, position: int) -> Utterance:
+    def read(self, position: int) -> TrainingRow:
         table, row = self._table(self._shards[position]), int(self._rows[position])
-        return Utterance(*(table[column][row].as_py() for column in ("utterance_id", "audio", "text")))
+        return TrainingRow(*(table[column][row].as_py() for column in ("utterance_id", "audio", "text")))
 
     def _table(self, shard: str) -> pa.Table:
         if shard not in self._open:
