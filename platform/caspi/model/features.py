@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLE_RATE = 16_000
+from caspi.audio import SAMPLE_RATE
+
 NUM_MEL_BINS = 128
 WINDOW = 400  # samples of a Fourier frame
 HOP = 160  # samples between frames

@@ -91,13 +91,17 @@ class Prompter:
 
     def target(self, text: str, *, language: str) -> list[int]:
         """The answer: `language Hebrew<asr_text>` + text + end of turn."""
-        head = [*self.text_ids(f"language {language}"), self._special["<asr_text>"]]
-        return [*head, *self.text_ids(text), self.end_of_turn_id]
+        return self._answer(self.text_ids(text), language)
 
     def example(self, text: str, *, num_audio_tokens: int, language: str, context: str = "") -> Example:
         """A training example."""
         prompt = self.prompt(num_audio_tokens, context=context)
-        return Example(prompt, self.target(text, language=language), self.text_ids(text))
+        text_ids = self.text_ids(text)
+        return Example(prompt, self._answer(text_ids, language), text_ids)
+
+    def _answer(self, text_ids: list[int], language: str) -> list[int]:
+        head = [*self.text_ids(f"language {language}"), self._special["<asr_text>"]]
+        return [*head, *text_ids, self.end_of_turn_id]
 
     def text_ids(self, text: str) -> list[int]:
         """Plain text as tokens. What looks like a special token in data stays letters: it must not steer the model."""

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from caspi.errors import RecipeError
-from caspi.recipe.sections import Recipe
+from caspi.recipe.sections import Recipe, Source
 
 
 def load_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -120,7 +120,8 @@ def _explain(problem: Any) -> str:
     return f"{dotted}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-_SOURCE_KINDS = ("hub_parquet", "jsonl", "folder")
+# `Source` is Annotated[A | B | ..., discriminator], and each of them says its kind as a Literal of one word.
+_SOURCE_KINDS = tuple(get_args(model.model_fields["kind"].annotation)[0] for model in get_args(get_args(Source)[0]))
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:
