@@ -3,7 +3,7 @@ import pytest
 from caspi import audio
 from caspi.corpus.preparation import prepare_row
 from caspi.corpus.rows import Prepared, Refusal, Row
-from caspi.recipe.sections import Filters
+from caspi.recipe.data import Filters
 from caspi.text import normalizer
 from tests.corpus.conftest import tone
 

@@ -9,7 +9,7 @@ from caspi import audio
 from caspi.corpus import prepare
 from caspi.corpus.splitting import draw_split
 from caspi.recipe import parse_recipe
-from caspi.recipe.sections import Splits
+from caspi.recipe.data import Splits
 
 
 def test_shares_are_about_those_asked_for():

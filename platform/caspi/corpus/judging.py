@@ -1,7 +1,7 @@
 """Which rows and utterances are fit to train on. Every refusal is (reason, detail); the bounds stand in the recipe."""
 
 from caspi.corpus.rows import Row
-from caspi.recipe.sections import Filters
+from caspi.recipe.data import Filters
 
 Verdict = tuple[str, str] | None
 """Reason and detail of a refusal; None for what is kept."""

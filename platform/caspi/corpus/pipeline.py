@@ -23,7 +23,8 @@ from caspi.corpus.rows import Chunk
 from caspi.corpus.sources import plan_chunks
 from caspi.corpus.staging import prepare_chunk, write_shard
 from caspi.errors import CaspiError, CorpusError
-from caspi.recipe.sections import Data, Recipe
+from caspi.recipe.data import Data
+from caspi.recipe.sections import Recipe
 
 logger = logging.getLogger(__name__)
 

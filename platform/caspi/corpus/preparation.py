@@ -8,7 +8,7 @@ from caspi.corpus import cutting
 from caspi.corpus.judging import judge_row, judge_utterance
 from caspi.corpus.rows import Prepared, Refusal, Row
 from caspi.errors import AudioError
-from caspi.recipe.sections import Filters
+from caspi.recipe.data import Filters
 from caspi.text import Normalizer
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection
 
-from caspi.recipe.sections import Splits
+from caspi.recipe.data import Splits
 
 
 def draw_split(group: str, splits: Splits, drawn: Collection[str] = ("validation", "test")) -> str:

@@ -20,7 +20,7 @@ from caspi.corpus.preparation import prepare_row
 from caspi.corpus.rows import Chunk, Prepared, Refusal, Row
 from caspi.corpus.sources import read_rows, source_names
 from caspi.corpus.splitting import draw_split, shuffle_key
-from caspi.recipe.sections import Data
+from caspi.recipe.data import Data
 from caspi.text import normalizer
 
 # Audio that a task gathers before it writes a part: an upper bound of its memory, whatever the size of a chunk.

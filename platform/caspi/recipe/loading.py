@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from caspi.errors import RecipeError
-from caspi.recipe.sections import Recipe, Source
+from caspi.recipe.sections import Recipe
+from caspi.recipe.sources import Source
 
 
 def load_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:

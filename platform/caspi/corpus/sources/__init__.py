@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import folder, hub_parquet, jsonl
-from caspi.recipe.sections import Data, FolderSource, HubParquetSource, JsonlSource
+from caspi.recipe.data import Data
+from caspi.recipe.sources import FolderSource, HubParquetSource, JsonlSource
 
 
 def plan_chunks(data: Data) -> list[Chunk]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import files
 from caspi.errors import SourceError
-from caspi.recipe.sections import FolderSource
+from caspi.recipe.sources import FolderSource
 
 _FILES_PER_CHUNK = 64
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import files
 from caspi.errors import SourceError
-from caspi.recipe.sections import HubParquetSource
+from caspi.recipe.sources import HubParquetSource
 
 # A row group is what Parquet reads at once. Some writers put a whole file into one, so it is shared by a few tasks;
 # more would read the same bytes too often.

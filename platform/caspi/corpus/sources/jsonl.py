@@ -10,7 +10,7 @@ from caspi.corpus.format import SPLITS
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import files
 from caspi.errors import SourceError
-from caspi.recipe.sections import JsonlSource
+from caspi.recipe.sources import JsonlSource
 
 # Each line is a file to open, so a few make a task worth its start.
 _ROWS_PER_CHUNK = 64
