@@ -21,6 +21,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off \
 	    -c constraints.txt -e ".[dev,synthesis]" \
 	    | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9.]+ [MG]B\)|^Installing' || true; }
+	@# librosa compiles on its first use; then nobody waits for it later, and a read-only installation has it.
+	@$(VENV)/bin/python -c "import librosa, numpy; librosa.feature.melspectrogram(y=numpy.zeros(16000))"
 	@touch $@
 	@echo "ready: $(VENV)/bin/caspi --help"
 

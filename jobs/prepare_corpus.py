@@ -15,13 +15,16 @@ def main() -> None:
     parser = command.parser("jobs.prepare_corpus", __doc__)
     command.add_recipe(parser)
     parser.add_argument("--output", required=True, metavar="CORPUS", help="the folder to write; every node must see it")
+    parser.add_argument("--update", action="store_true", help="prepare only what the corpus does not hold yet")
     args = parser.parse_args()
 
-    from caspi import corpus
+    from caspi import corpus, tracking
+    from caspi.console import Console
     from caspi.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, overrides=args.overrides)
-    prepared = corpus.prepare(recipe, args.output)
+    prepared = corpus.prepare(recipe, args.output, update=args.update, on_progress=Console().preparation)
+    tracking.record_preparation(recipe, prepared)
 
     manifest = prepared.manifest
     print(f"{manifest['num_utterances']} utterances, {manifest['hours']:.2f} h in {prepared.path}")

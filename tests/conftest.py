@@ -48,6 +48,17 @@ def material(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Qwen3-ASR of toy size that has learned nothing: it loads, runs and answers with noise."""
+    from caspi.model import Loaded, build_toy
+    from caspi.recipe.sections import Toy
+
+    folder = tmp_path_factory.mktemp("toy") / "model"
+    Loaded.wrap(*build_toy(Toy(), texts=["שלום עולם", "מה שלומך היום"], language="Hebrew", seed=0)).save(folder)
+    return folder
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--material",

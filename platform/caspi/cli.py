@@ -37,7 +37,18 @@ def build_parser() -> argparse.ArgumentParser:
     prepare = _add(commands, "prepare", _prepare, "sources to corpus")
     command.add_recipe(prepare)
     prepare.add_argument("--output", type=Path, required=True, metavar="CORPUS")
-    prepare.add_argument("--overwrite", action="store_true", help="replace a corpus that is there already")
+    instead = prepare.add_mutually_exclusive_group()
+    instead.add_argument("--overwrite", action="store_true", help="replace a corpus that is there already")
+    instead.add_argument("--update", action="store_true", help="prepare only what the corpus does not hold yet")
+
+    export = _add(commands, "export", _export, "a corpus in a format that other tools read")
+    what = export.add_mutually_exclusive_group(required=True)
+    what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    formats = ("qwen_jsonl", "nemo", "webdataset", "hf_parquet")
+    export.add_argument("--format", default="qwen_jsonl", choices=formats, help="default: %(default)s")
+    splits = ("train", "validation", "test", "all")
+    export.add_argument("--split", default="all", choices=splits, help="default: %(default)s")
 
     train = _add(commands, "train", _train, "corpus to model; the best one is at RUN/model")
     command.add_recipe(train)
@@ -111,15 +122,34 @@ def _synthesize(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    from caspi import tracking
     from caspi.console import Console
     from caspi.corpus import prepare
     from caspi.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, overrides=args.overrides)
     console = Console()
-    corpus = prepare(recipe, args.output, on_progress=console.preparation, overwrite=args.overwrite)
+    corpus = prepare(recipe, args.output, on_progress=console.preparation, overwrite=args.overwrite, update=args.update)
+    tracking.record_preparation(recipe, corpus)
     console.manifest(corpus.manifest)
     print(f"corpus: {corpus.path}")
+    print(f"report: {corpus.path / 'report.html'}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from caspi.console import Console
+    from caspi.corpus.exporting import export
+
+    console = Console()
+    exported = export(
+        args.corpus,
+        args.output,
+        format=args.format,
+        split=args.split,
+        on_progress=lambda done, total: console.line(f"exported {done}/{total} utterances"),
+    )
+    counts = ", ".join(f"{split} {count}" for split, count in exported.num_utterances.items())
+    print(f"{args.format}: {exported.output} ({counts})")
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -117,6 +117,7 @@ def _speak(demo: Demo, num_utterances: int | None) -> None:
 def _prepare(demo: Demo, recipe: Recipe) -> Corpus:
     with demo.stage("prepare", "preparing: decode, resample, cut, normalize, judge, shuffle (Ray Data)"):
         corpus = prepare(recipe, demo.output / "corpus", on_progress=demo.console.preparation)
+        tracking.record_preparation(recipe, corpus)
         demo.console.manifest(corpus.manifest)
     speed = json.loads((corpus.path / "prepare.json").read_text(encoding="utf-8"))
     demo.figures |= {

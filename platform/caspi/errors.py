@@ -8,9 +8,15 @@
     │   ├── ModelError          a folder, alias or Hub id that is not a model Caspi can use
     │   └── RunError            a run folder that is taken, or has nothing to resume
     ├── AudioError              one recording that cannot be used; `prepare` turns it into a rejected row
-    │   ├── AudioDecodeError    bytes that are not audio, or stop in the middle
-    │   ├── EmptyAudioError     audio without samples
-    │   └── AudioTooLongError   longer than the caller allows
+    │   ├── AudioDecodeError    bytes that are not audio, are damaged, or of a codec that we cannot read
+    │   │   ├── TruncatedAudioError   they stop in the middle
+    │   │   └── InvalidSamplesError   NaN or infinity among the samples
+    │   ├── EmptyAudioError     audio without bytes, channels or samples
+    │   ├── AudioTooLongError   longer than the caller allows
+    │   ├── AudioTooLargeError  more memory than the caller allows
+    │   ├── DecoderCrashedError the decoder's process died of it
+    │   └── DecoderTimeoutError the decoder did not come to an end
+    ├── StorageError            a disk without room, or storage that is gone
     ├── TrainingError           training started and could not finish
     ├── TrackingError           the MLflow server does not answer, or refuses
     └── ServingError            the endpoint did not come up, or stopped
@@ -59,13 +65,25 @@ class AudioError(CaspiError):
 
 
 class AudioDecodeError(AudioError):
-    """The bytes are not audio that we can read, or they stop in the middle."""
+    """The bytes are not audio, are damaged, or of a codec that we cannot read."""
 
     reason = "undecodable_audio"
 
 
+class TruncatedAudioError(AudioDecodeError):
+    """The recording stops in the middle."""
+
+    reason = "truncated_audio"
+
+
+class InvalidSamplesError(AudioDecodeError):
+    """Samples that are NaN or infinite."""
+
+    reason = "invalid_samples"
+
+
 class EmptyAudioError(AudioError):
-    """The audio holds no samples."""
+    """The audio holds no bytes, no channels or no samples."""
 
     reason = "empty_audio"
 
@@ -74,6 +92,28 @@ class AudioTooLongError(AudioError):
     """The audio is longer than the caller allows."""
 
     reason = "audio_too_long"
+
+
+class AudioTooLargeError(AudioError):
+    """Decoding it would take more memory than the caller allows."""
+
+    reason = "audio_too_large"
+
+
+class DecoderCrashedError(AudioError):
+    """The decoder's process died of this recording."""
+
+    reason = "decoder_crashed"
+
+
+class DecoderTimeoutError(AudioError):
+    """The decoder did not come to an end with this recording."""
+
+    reason = "decoder_timeout"
+
+
+class StorageError(CaspiError):
+    """A disk is full, or storage is gone. What was written before is kept."""
 
 
 class TrainingError(CaspiError):

@@ -47,13 +47,15 @@ def connect() -> Iterator[None]:
 
 def tame_logs() -> None:
     """Keep errors, drop the chatter that a user would have to learn to ignore. `CASPI_VERBOSE=1` brings it back."""
-    # Ray Data sets its loggers' levels again whenever it is imported in a process; this it respects.
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    # Ray Data sets its loggers' levels again whenever it is imported in a process; this it respects. Its errors are
+    # raised as well, so the page that it logs of each says nothing more.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
     import ray
     import ray.data
 
-    for name in ("ray", "ray.data", "ray.train", "ray.serve", "mlflow", "alembic", "httpx"):
+    for name in ("ray", "ray.train", "ray.serve", "mlflow", "alembic", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -1,5 +1,6 @@
 """Small sources in the true schemas, made in the test."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -65,6 +66,33 @@ WHISPER_TRAINING = pa.schema(
     ]
 )
 
+# google/fleurs and mozilla-foundation/common_voice as converted to parquet.
+FLEURS = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("num_samples", pa.int32()),
+        ("path", pa.string()),
+        ("audio", AUDIO),
+        ("transcription", pa.string()),
+        ("raw_transcription", pa.string()),
+        ("gender", pa.int64()),
+        ("lang_id", pa.int64()),
+        ("language", pa.string()),
+        ("lang_group_id", pa.int64()),
+    ]
+)
+COMMON_VOICE = pa.schema(
+    [
+        ("client_id", pa.string()),
+        ("path", pa.string()),
+        ("audio", AUDIO),
+        ("sentence", pa.string()),
+        ("up_votes", pa.int64()),
+        ("down_votes", pa.int64()),
+        *((name, pa.string()) for name in ("age", "gender", "accent", "locale", "segment", "variant")),
+    ]
+)
+
 
 def tone(
     duration_s: float = 1.0,
@@ -125,7 +153,9 @@ def write_jsonl(path: Path, lines: Sequence[dict[str, Any] | str]) -> Path:
 
 def recipe(*sources: dict[str, Any], **data: Any) -> Recipe:
     """A recipe with these sources; paths may be Path objects."""
-    plain = [{**source, "path": str(source["path"])} for source in sources]
+    plain = [
+        {key: str(value) if isinstance(value, Path) else value for key, value in source.items()} for source in sources
+    ]
     return parse_recipe({"name": "test", "data": {"language": "he", "sources": plain, **data}})
 
 
@@ -143,3 +173,9 @@ def jsonl_of_tones(tmp_path: Path) -> Callable[[int], Path]:
         return write_jsonl(tmp_path / "speech.jsonl", lines)
 
     return write
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file of a corpus but the one that says how long it took."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "prepare.json")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,4 +1,3 @@
-import hashlib
 import io
 import json
 
@@ -9,11 +8,13 @@ import soundfile
 
 from caspi.corpus import Corpus, prepare
 from caspi.corpus.format import INDEX_SCHEMA, REJECTED_SCHEMA, SHARD_SCHEMA
+from caspi.corpus.planning import make_plan
 from caspi.errors import CorpusError, SourceError
 from tests.corpus.conftest import (
     CROWD_TRANSCRIBE,
     WHISPER_TRAINING,
     crowd_row,
+    hashes,
     recipe,
     slice_row,
     tone,
@@ -22,12 +23,6 @@ from tests.corpus.conftest import (
 )
 
 pytestmark = pytest.mark.usefixtures("ray_2_cpus")
-
-
-def hashes(folder):
-    """Every file of a corpus but the one that says how long it took."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "prepare.json")
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def rejected(corpus):
@@ -51,7 +46,7 @@ def mixed(tmp_path):
     ]
     slices = [
         slice_row("e1", "<|0.00|> שלום<|2.00|><|2.50|> עולם<|4.00|><|8.00|>"),
-        slice_row("e1", "<|0.00|> אחד<|2.00|><|5.00|> שתיים<|90.00|>", seek=8.0),
+        slice_row("e1", "<|0.00|> אחד<|2.00|><|5.00|> שתיים<|90.00|>", seek=8.0, audio=tone(10.0, frequency=333)),
         slice_row("e2", "<|0.00|> שלוש<|1.00|>", quality_score=0.2),
     ]
     write_parquet(tmp_path / "crowd/data/train-00000-of-00001.parquet", crowd, CROWD_TRANSCRIBE)
@@ -72,7 +67,7 @@ def test_every_row_is_kept_or_refused_and_the_counts_add_up(mixed, tmp_path):
 
     assert {row["recording_id"]: row["reason"] for row in refusals} == {
         "garbage": "undecodable_audio",
-        "cut": "undecodable_audio",
+        "cut": "truncated_audio",
         "void": "empty_audio",
         "silent text": "empty_text",
         "noisy": "noisy",
@@ -207,14 +202,19 @@ def test_a_folder_that_is_no_corpus_is_left_alone(jsonl_of_tones, tmp_path):
     assert (tmp_path / "thesis/chapter.txt").exists()
 
 
-def test_what_is_not_the_fault_of_a_recording_stops_the_job(jsonl_of_tones, tmp_path):
-    path = jsonl_of_tones(3)
-    (tmp_path / "1.wav").unlink()
-    (tmp_path / "1.wav").symlink_to("1.wav")  # a loop: the storage is broken, not the recording
-    with pytest.raises(ray.exceptions.RayTaskError, match="symbolic links"):
-        prepare(recipe({"kind": "jsonl", "path": path}), tmp_path / "corpus")
+def test_what_is_not_the_fault_of_a_recording_stops_the_job_and_keeps_what_was_done(jsonl_of_tones, tmp_path):
+    source = {"kind": "jsonl", "path": jsonl_of_tones(70), "split": "train"}
+    work = tmp_path / "corpus.partial"
+    (work / "parts").mkdir(parents=True)
+    plan = make_plan(recipe(source).data)
+    (work / "parts" / plan.keys[1][:2]).touch()  # a file where a folder must be: the storage is broken
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"FileExistsError|NotADirectoryError"):
+        prepare(recipe(source), tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
-    assert not (tmp_path / "corpus.partial").exists()
+    assert len(list(work.glob("parts/*/*.ledger.arrow"))) <= 1
+
+    (work / "parts" / plan.keys[1][:2]).unlink()
+    assert prepare(recipe(source), tmp_path / "corpus").manifest["num_utterances"] == 70
 
 
 def test_a_file_that_turns_out_wrong_in_a_task_is_our_error(tmp_path):
@@ -228,9 +228,11 @@ def test_a_file_that_turns_out_wrong_in_a_task_is_our_error(tmp_path):
 def test_progress_reaches_the_whole(jsonl_of_tones, tmp_path):
     seen = []
     prepare(recipe({"kind": "jsonl", "path": jsonl_of_tones(150)}), tmp_path / "corpus", on_progress=seen.append)
-    assert [progress.num_rows for progress in seen] == [150, 150, 150]
-    assert seen[-1].num_rows_done == 150
-    assert seen[-1].hours > seen[0].hours > 0
+    rows = [progress for progress in seen if progress.stage == "rows"]
+    assert [progress.num_rows for progress in rows] == [150, 150, 150]
+    assert sorted(progress.num_rows_done for progress in rows) == [progress.num_rows_done for progress in rows]
+    assert (seen[-1].num_rows_done, seen[-1].num_shards_done) == (150, seen[-1].num_shards)
+    assert seen[-1].hours > rows[0].hours > 0
 
 
 def test_how_long_it_took_is_written_beside_the_corpus(jsonl_of_tones, tmp_path):

@@ -29,17 +29,6 @@ def base_url(ray_2_cpus: None) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real Qwen3-ASR of toy size that has learned nothing: it loads, runs and answers with noise."""
-    from caspi.model import Loaded, build_toy
-    from caspi.recipe.sections import Toy
-
-    folder = tmp_path_factory.mktemp("toy") / "model"
-    Loaded.wrap(*build_toy(Toy(), texts=["שלום עולם", "מה שלומך היום"], language="Hebrew", seed=0)).save(folder)
-    return folder
-
-
 def build_with(load: Any, **options: Any) -> Any:
     """The application of `serve.app.build`, over another model."""
     from serve.app import assemble

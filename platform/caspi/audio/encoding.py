@@ -1,4 +1,7 @@
-"""Samples to FLAC, the one format of our shards: lossless, half the size of WAV, cheap to read."""
+"""Samples to FLAC, the one format of our shards: lossless, half the size of WAV, cheap to read.
+
+To MP3 besides, for people who listen.
+"""
 
 import io
 
@@ -8,15 +11,38 @@ import soundfile
 from caspi.audio.decoding import SAMPLE_RATE
 
 
-def encode_flac(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
-    """Encode mono samples, (num_samples,) float in [-1, 1], as 16-bit FLAC. What lies outside is clipped.
-
-    Samples that came from 16 bits return to the very same 16 bits.
-    """
-    assert samples.ndim == 1, f"expected mono samples, found shape {samples.shape}"
+def quantize(samples: np.ndarray) -> np.ndarray:
+    """Float samples in [-1, 1] as int16. What lies outside is clipped; what came from 16 bits returns to them."""
     assert np.isfinite(samples).all(), "decode() refuses NaN and infinity, so the caller made them"
     # Scaled here: libsndfile multiplies floats by 32767, and decoding and encoding would change every sample.
-    integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def encode_flac(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """Encode mono samples, (num_samples,) int16, or float as `quantize` takes them, as 16-bit FLAC."""
+    assert samples.ndim == 1, f"expected mono samples, found shape {samples.shape}"
+    integers = samples if samples.dtype == np.int16 else quantize(samples)
     encoded = io.BytesIO()
     soundfile.write(encoded, integers, sample_rate, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
+
+
+def encode_mp3(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """Encode mono samples, (num_samples,) float in [-1, 1], as an MP3 that every browser plays.
+
+    For listening only, a tenth of WAV's size: what a model hears is never lossy. What lies outside is clipped.
+    """
+    assert samples.ndim == 1, f"expected mono samples, found shape {samples.shape}"
+    encoded = io.BytesIO()
+    with soundfile.SoundFile(
+        encoded,
+        "w",
+        sample_rate,
+        1,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=0.5,
+    ) as file:
+        file.write(np.clip(samples, -1, 1))
     return encoded.getvalue()

@@ -4,7 +4,9 @@ corpus/
   train|validation|test/shard-00000.parquet   SHARD_SCHEMA: encoded audio, text, numbers
   utterances.parquet                          INDEX_SCHEMA: a light row per utterance, in shard order: the length index
   rejected.parquet                            REJECTED_SCHEMA: every refusal with its reason
-  manifest.json                               counts that add up, and the fingerprint
+  ledger.parquet                              what an update needs to prepare only what is new
+  manifest.json                               counts that add up, statistics, and the fingerprint
+  report.html                                 the same for the eye and the ear
   prepare.json                                how long it took; no part of what two runs agree on
 """
 
@@ -22,8 +24,11 @@ import pyarrow.parquet as pq
 
 from caspi.errors import CorpusError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
+
+LISTEN_S = 8.0
+"""How much of a refusal the report plays: long enough to hear what is wrong, short enough for a page."""
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -39,6 +44,14 @@ SHARD_SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("split", pa.string()),
         ("num_text_chars", pa.int32()),
+        ("previous_text", pa.string()),  # what was said just before in the recording, where it is known
+        ("level_dbfs", pa.float32()),
+        ("clipped_share", pa.float32()),
+        ("snr_db", pa.float32()),  # estimated; null where there is too little to estimate from
+        ("speech_s", pa.float32()),  # by voice activity detection; null without data.cutting.voice_activity
+        ("judge_wer", pa.float32()),  # of data.meaning's model against the text; null without it
+        ("native_sample_rate", pa.int32()),  # Hz, of the file that it came from
+        ("codec", pa.string()),  # of the file that it came from
     ]
 )
 
@@ -54,6 +67,9 @@ INDEX_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("recording_id", pa.string()),
         ("speaker_id", pa.string()),
+        ("level_dbfs", pa.float32()),
+        ("snr_db", pa.float32()),
+        ("codec", pa.string()),
     ]
 )
 
@@ -66,6 +82,7 @@ REJECTED_SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        ("text", pa.string()),  # the transcript, where there is one
     ]
 )
 
@@ -86,6 +103,14 @@ class Utterance:
     end_s: float
     split: str
     num_text_chars: int
+    previous_text: str | None
+    level_dbfs: float
+    clipped_share: float
+    snr_db: float | None
+    speech_s: float | None
+    judge_wer: float | None
+    native_sample_rate: int
+    codec: str
 
 
 @dataclass(frozen=True)

@@ -1,143 +1,198 @@
 """The stage: where prepared utterances wait until their place in the corpus is known.
 
 The global shuffle needs every utterance's number before any shard can be written, and audio must not wait in memory.
-So each task writes what it made into parts beside the output and returns ledger rows; later tasks pick rows out of the
-parts.
+So each task writes the utterances of a chunk into parts beside the output, and last of all the chunk's ledger: a light
+row for every outcome. A chunk whose ledger is there is done; a run that was killed goes on with the others.
 """
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from caspi.audio import SAMPLE_RATE
 from caspi.corpus.format import SHARD_SCHEMA
 from caspi.corpus.ledger import LEDGER_SCHEMA
-from caspi.corpus.preparation import prepare_row
+from caspi.corpus.preparation import Preparer
 from caspi.corpus.rows import Chunk, Prepared, Refusal, Row
-from caspi.corpus.sources import read_rows, source_names
 from caspi.corpus.splitting import draw_split, shuffle_key
 from caspi.recipe.data import Data
-from caspi.text import normalizer
 
 # Audio that a task gathers before it writes a part: an upper bound of its memory, whatever the size of a chunk.
-_PART_BYTES = 64 * 2**20
+_PART_BYTES = 32 * 2**20
 
-# A reader of one utterance reads its row group: 32 utterances of 10 s are about 6 MB.
-_ROWS_PER_GROUP = 32
-
-# Rows of a chunk stay below this, so that (chunk, row) fits one number.
-_CHUNK_STRIDE = 2**24
+# Of one reason, in one chunk. The report picks a few of all.
+_EXAMPLES_PER_REASON = 2
 
 
-def prepare_chunk(number: int, chunk: Chunk, data: Data, stage: Path) -> Iterator[pa.Table]:
-    """Prepare a chunk into parts; yields the ledger of each part. Running it again writes the same bytes again."""
-    normalize, name = normalizer(data.language), source_names(data)[chunk.source]
-    part = _Part(f"{number:06d}-000.arrow")
-    for place, row in enumerate(read_rows(chunk, data)):
-        split = row.split or _drawn_split(row, chunk, data)
-        for segment, outcome in enumerate(prepare_row(row, data.filters, normalize)):
-            common = {
-                "row": number * _CHUNK_STRIDE + place,
-                "segment": segment,
-                "utterance_id": _storable(outcome.utterance_id),
-                "recording_id": _storable(row.recording_id),
-                "speaker_id": _storable(row.speaker_id),
-                "source": name,
-                "start_s": outcome.start_s,
-                "end_s": outcome.end_s,
-                "split": split,
-            }
-            part.add(outcome, common, data)
-        if part.num_bytes >= _PART_BYTES:  # between rows, so that a row's outcomes stay together
-            yield part.write(stage)
-            part = _Part(f"{number:06d}-{int(part.name[7:10]) + 1:03d}.arrow")
-    if part.ledger:
-        yield part.write(stage)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The folder of parts and ledgers. Files are named by the key of their chunk, in 256 folders."""
+
+    path: Path
+
+    def ledger(self, key: str) -> Path:
+        """The chunk's ledger: there when the chunk is done."""
+        return self.path / key[:2] / f"{key}.ledger.arrow"
+
+    def part(self, key: str, number: int) -> Path:
+        return self.path / key[:2] / f"{key}-{number:03d}.arrow"
+
+    def begun(self, key: str) -> Path:
+        """A mark that somebody began the chunk: who finds it knows that the one before did not come to its end."""
+        return self.path / key[:2] / f"{key}.begun"
+
+    def judged(self, key: str) -> Path:
+        """The chunk's ledger after a model has listened to it."""
+        return self.path / key[:2] / f"{key}.judged.arrow"
+
+    def held_out(self, key: str) -> Path:
+        """Ids and sounds of a chunk of an evaluation set."""
+        return self.path / key[:2] / f"{key}.held_out.arrow"
 
 
-def write_shard(shard: Path, parts: list[Path], rows: list[tuple[int, int]]) -> None:
-    """Write the utterances at `rows`, (part, row within it), in their order."""
-    tables = [pa.ipc.open_file(pa.memory_map(str(part))).read_all() for part in parts]
-    plain = [name for name in SHARD_SCHEMA.names if name != "audio"]
-    temporary = shard.with_suffix(".tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(
-        temporary,
-        SHARD_SCHEMA,
-        compression={name: "NONE" if name == "audio" else "ZSTD" for name in SHARD_SCHEMA.names},  # FLAC is compressed
-        use_dictionary=[name for name in plain if name not in ("utterance_id", "text")],
-        write_statistics=plain,
-    ) as writer:
-        for first in range(0, len(rows), _ROWS_PER_GROUP):
-            group = [tables[part].slice(row, 1) for part, row in rows[first : first + _ROWS_PER_GROUP]]
-            writer.write_table(pa.concat_tables(group).combine_chunks(), row_group_size=_ROWS_PER_GROUP)
-    os.replace(temporary, shard)  # a task that Ray runs twice must not leave half a shard
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write an Arrow file so that it is either there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with pa.ipc.new_file(temporary, table.schema) as writer:
+        writer.write_table(table)
+    os.replace(temporary, path)
 
 
-class _Part:
-    """A file of the stage while it fills, and the ledger rows that belong to it."""
+def read_arrow(path: Path) -> pa.Table:
+    """An Arrow file, mapped into memory: what is not looked at is not read."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.num_bytes = 0
-        self.ledger: list[dict[str, Any]] = []
-        self._utterances: list[dict[str, Any]] = []
 
-    def add(self, outcome: Prepared | Refusal, common: dict[str, Any], data: Data) -> None:
-        if isinstance(outcome, Refusal):
-            self.ledger.append({**common, "split": None, "reason": outcome.reason, "detail": _storable(outcome.detail)})
-            return
-        utterance = {
-            **{name: common[name] for name in common if name in SHARD_SCHEMA.names},
-            "audio": outcome.audio,
-            "duration_s": outcome.duration_s,
-            "text": outcome.text,
-            "language": data.language,
-            "num_text_chars": len(outcome.text),
+def stage_rows(
+    rows: Iterator[Row], chunk: Chunk, key: str, name: str, data: Data, preparer: Preparer, stage: Stage
+) -> pa.Table:
+    """Prepare the rows of a chunk into parts and a ledger, which is returned. Again, it writes the same bytes again."""
+    writer = _ChunkWriter(key, data, stage)
+    num_rows = 0
+    for place, row in enumerate(rows):
+        common = {
+            "row": place,
+            "recording_id": _storable(row.recording_id),
+            "source": name,
         }
-        text = outcome.text.encode()
-        self.ledger.append(
+        for segment, outcome in enumerate(preparer.prepare(row)):
+            identity = {"segment": segment, "utterance_id": _storable(outcome.utterance_id)}
+            if isinstance(outcome, Refusal):
+                writer.refuse(outcome, {**common, **identity})
+            else:
+                split = row.split or _drawn_split(row.recording_id, outcome.speaker_id, chunk, data)
+                writer.keep(
+                    outcome, {**common, **identity, "speaker_id": _storable(outcome.speaker_id), "split": split}
+                )
+        writer.flush_if_full()  # between rows, so that a row's outcomes stay together
+        num_rows += 1
+    assert num_rows == chunk.num_rows, f"{chunk.path}: {chunk.num_rows} rows were planned, {num_rows} were read"
+    return writer.finish()
+
+
+class _ChunkWriter:
+    """The files of a chunk while they grow."""
+
+    def __init__(self, key: str, data: Data, stage: Stage) -> None:
+        self._key, self._data, self._stage = key, data, stage
+        self._ledger: list[dict[str, Any]] = []
+        self._utterances: list[dict[str, Any]] = []
+        self._num_parts = self._num_bytes = 0
+        self._num_examples: Counter[str] = Counter()
+
+    def refuse(self, outcome: Refusal, common: dict[str, Any]) -> None:
+        example = None
+        if outcome.example and self._num_examples[outcome.reason] < _EXAMPLES_PER_REASON:
+            self._num_examples[outcome.reason] += 1
+            example = outcome.example()
+        self._ledger.append(
             {
                 **common,
-                "shuffle_key": shuffle_key(common["utterance_id"], data.shards.seed),
-                "duration_s": outcome.duration_s,
-                "num_text_chars": len(outcome.text),
-                "num_text_bytes": len(text),
-                "digest": _digest(common["utterance_id"].encode(), common["split"].encode(), text, outcome.audio),
-                "part": self.name,
-                "part_row": len(self._utterances),
+                "start_s": outcome.start_s,
+                "end_s": outcome.end_s,
+                "reason": outcome.reason,
+                "detail": _storable(outcome.detail),
+                "text": _storable(outcome.text),
+                "example": example,
             }
         )
-        self._utterances.append(utterance)
-        self.num_bytes += len(outcome.audio)
 
-    def write(self, stage: Path) -> pa.Table:
-        """Write the part, if it has utterances, and return its ledger."""
+    def keep(self, outcome: Prepared, common: dict[str, Any]) -> None:
+        text = outcome.text.encode()
+        self._ledger.append(
+            {
+                **common,
+                "start_s": outcome.start_s,
+                "end_s": outcome.end_s,
+                "num_samples": round(outcome.duration_s * SAMPLE_RATE),
+                "shuffle_key": shuffle_key(common["utterance_id"], self._data.shards.seed),
+                "id_digest": _digest(common["utterance_id"].encode()),
+                "recording_digest": _digest(f"{common['source']}:{common['recording_id']}".encode())[:8],
+                "text_digest": _digest(text),
+                "audio_digest": outcome.audio_digest,
+                "file": str(self._stage.part(self._key, self._num_parts).relative_to(self._stage.path)),
+                "file_row": len(self._utterances),
+            }
+        )
+        self._utterances.append(_shard_row(outcome, common, self._data.language))
+        self._num_bytes += len(outcome.audio)
+
+    def flush_if_full(self) -> None:
+        if self._num_bytes >= _PART_BYTES:
+            self._flush()
+
+    def finish(self) -> pa.Table:
         if self._utterances:
-            table = pa.Table.from_pylist(self._utterances, schema=SHARD_SCHEMA)
-            temporary = stage / f"{self.name}.{os.getpid()}.tmp"
-            with pa.ipc.new_file(temporary, SHARD_SCHEMA) as writer:
-                writer.write_table(table)
-            os.replace(temporary, stage / self.name)
-        return pa.Table.from_pylist(self.ledger, schema=LEDGER_SCHEMA)
+            self._flush()
+        ledger = pa.Table.from_pylist(self._ledger, schema=LEDGER_SCHEMA)
+        write_arrow(ledger, self._stage.ledger(self._key))  # last: now the chunk is done
+        return ledger
+
+    def _flush(self) -> None:
+        table = pa.Table.from_pylist(self._utterances, schema=SHARD_SCHEMA)
+        write_arrow(table, self._stage.part(self._key, self._num_parts))
+        self._utterances, self._num_bytes = [], 0
+        self._num_parts += 1
 
 
-def _drawn_split(row: Row, chunk: Chunk, data: Data) -> str:
-    if row.speaker_id in data.splits.test_speakers:
+def _shard_row(outcome: Prepared, common: dict[str, Any], language: str) -> dict[str, Any]:
+    measures = outcome.measures
+    return {
+        **{name: value for name, value in common.items() if name in SHARD_SCHEMA.names},
+        "audio": outcome.audio,
+        "duration_s": outcome.duration_s,
+        "text": outcome.text,
+        "language": language,
+        "start_s": outcome.start_s,
+        "end_s": outcome.end_s,
+        "num_text_chars": len(outcome.text),
+        "previous_text": outcome.previous_text,
+        # Rounded, so that no machine's way of summing shows.
+        "level_dbfs": round(measures.level_dbfs, 2),
+        "clipped_share": round(measures.clipped_share, 6),
+        "snr_db": None if measures.snr_db is None else round(measures.snr_db, 2),
+        "speech_s": None if outcome.speech_s is None else round(outcome.speech_s, 3),
+        "native_sample_rate": outcome.native_sample_rate,
+        "codec": outcome.codec,
+    }
+
+
+def _drawn_split(recording_id: str, speaker_id: str | None, chunk: Chunk, data: Data) -> str:
+    if speaker_id in data.splits.test_speakers:
         return "test"
-    group = row.speaker_id if data.splits.by == "speaker" and row.speaker_id else row.recording_id
+    group = speaker_id if data.splits.by == "speaker" and speaker_id else recording_id
     return draw_split(group, data.splits, chunk.drawn_splits)
 
 
-def _digest(*parts: bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.digest()
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _storable(text: str | None) -> str | None:

@@ -80,11 +80,11 @@ def evaluate(
     if language is not None:
         text.normalizer(language)
     corpus.index(split)  # a mistyped split is known before Ray and the model cost a minute
-    with ray_session.connect(), _reachable(str(model), needed=factory is None) as environment:
+    with ray_session.connect(), reachable(str(model), needed=factory is None) as environment:
         rows = transcribe_split(
             corpus,
             split,
-            factory or functools.partial(_load, str(model), limits),
+            factory or functools.partial(load_transcriber, str(model), limits),
             limit=limit,
             language=language,
             environment=environment,
@@ -112,7 +112,7 @@ def evaluate(
     return metrics
 
 
-def _load(model: str, limits: Inference | None) -> BatchTranscriber:
+def load_transcriber(model: str, limits: Inference | None) -> BatchTranscriber:
     """Runs in the actors: the driver needs no torch."""
     from caspi.inference.transcriber import Transcriber
 
@@ -120,7 +120,7 @@ def _load(model: str, limits: Inference | None) -> BatchTranscriber:
 
 
 @contextlib.contextmanager
-def _reachable(model: str, *, needed: bool) -> Iterator[Mapping[str, str]]:
+def reachable(model: str, *, needed: bool) -> Iterator[Mapping[str, str]]:
     """What the actors need to know to find a model in MLflow: the address of a server that runs meanwhile."""
     if not needed or not tracking.is_uri(model):
         yield {}

@@ -67,7 +67,7 @@ def transcribe_split(
 
     index = corpus.index(split).slice(0, limit)
     chunks = plan_chunks(index)
-    num_actors, resources = _pool(num_chunks=len(chunks))
+    num_actors, resources = actor_pool(num_chunks=len(chunks))
     reading = functools.partial(
         _read_chunk, Corpus(corpus.path, corpus.manifest)
     )  # a fresh one: no index to ship along
@@ -186,7 +186,7 @@ def _decode(utterance: Utterance) -> dict[str, Any]:
     return {**row, "samples": decoded.samples.tobytes()}
 
 
-def _pool(*, num_chunks: int) -> tuple[int, dict[str, float]]:
+def actor_pool(*, num_chunks: int) -> tuple[int, dict[str, float]]:
     """How many actors, and what each reserves: a GPU where there are some, else most of a CPU."""
     import ray
 

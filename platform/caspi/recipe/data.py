@@ -10,6 +10,39 @@ from caspi.recipe.section import Section
 from caspi.recipe.sources import Source
 
 
+class Decoding(Section):
+    """Encoded audio to samples, within bounds."""
+
+    max_recording_s: float = Field(10800.0, gt=0)
+    """Longer recordings are refused as `audio_too_long`. It bounds memory: a second takes 64 kB while it is decoded."""
+
+    timeout_s: float = Field(300.0, gt=0)
+    """A recording whose decoder takes longer is refused as `decoder_timeout`."""
+
+
+class Cutting(Section):
+    """How recordings with segments (time tokens, Kaldi's `segments`, NeMo's `offset`) become utterances."""
+
+    min_segment_s: float = Field(0.5, ge=0)
+    """A shorter segment is joined to the neighbour that is nearest, if one is within `max_gap_s`."""
+
+    join_up_to_s: float | None = Field(None, gt=0)
+    """Join neighbouring segments of one speaker up to so many seconds, 30 or 120 for long-form training. Default: each
+    segment is an utterance."""
+
+    max_gap_s: float = Field(1.0, ge=0)
+    """Segments farther apart than this are never joined: who knows what was said between them."""
+
+    trim_silence: bool = False
+    """Cut what lies before the first and behind the last speech, by Silero's voice activity detection."""
+
+    trim_margin_s: float = Field(0.2, ge=0)
+    """What is left of the silence on each side."""
+
+    voice_activity: bool = False
+    """Measure `speech_s`, the seconds with speech, by the same detection. It costs about as much as all the rest."""
+
+
 class Splits(Section):
     """Which recordings are held out. By hash, so that a recording never moves when others are added."""
 
@@ -56,6 +89,24 @@ class Filters(Section):
     refused_flags: tuple[str, ...] = ("skipped", "unintelligible", "foreign_language", "noisy", "multiple_speakers")
     """Flags of crowd-transcribe's volunteers that refuse a row, each under its own name."""
 
+    min_script_share: float = Field(0.5, ge=0, le=1)
+    """Texts with a smaller share of letters in the language's own script are refused as `wrong_script`."""
+
+    min_level_dbfs: float = Field(-60.0, le=0)
+    """Utterances whose mean level is below this are refused as `silent`."""
+
+    max_clipped_share: float = Field(0.1, gt=0, le=1)
+    """Utterances with a larger share of samples at full scale are refused as `clipped`."""
+
+    min_snr_db: float | None = None
+    """Utterances with a lower estimated signal-to-noise ratio are refused as `low_snr`. Default: kept, and measured."""
+
+    min_speech_share: float = Field(0.0, ge=0, le=1)
+    """Utterances with a smaller share of speech, by voice activity detection, are refused as `little_speech`."""
+
+    refuse_duplicate_audio: bool = True
+    """Refuse an utterance whose samples came before: `duplicate` with the same text, `duplicate_audio` with another."""
+
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
         if self.min_duration_s >= self.max_duration_s:
@@ -77,6 +128,30 @@ class Shards(Section):
     """Seed of the global shuffle."""
 
 
+class EvaluationSets(Section):
+    """Sets that models will be judged by, so that nothing of them is trained on."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """Where they are: any kind of source. They do not become part of the corpus."""
+
+    match: tuple[Literal["id", "audio"], ...] = Field(("id", "audio"), min_length=1)
+    """What makes a row one of theirs, and refused as `in_evaluation_set`: the id of the row or of its recording, or
+    the very samples of the recording or of an utterance."""
+
+
+class Meaning(Section):
+    """A model that listens to every utterance, to find transcripts that belong to something else."""
+
+    model: str
+    """A folder, a Hub id, `models:/NAME@alias` or `runs:/ID/model`: any model that `caspi evaluate` takes."""
+
+    max_wer: float = Field(0.75, gt=0)
+    """Utterances where the model's words differ by more are refused as `disagrees_with_model`."""
+
+    refuse: bool = True
+    """False keeps them, with `judge_wer` in the shards to sort by."""
+
+
 class Data(Section):
     """Recorded speech and its transcripts."""
 
@@ -86,9 +161,22 @@ class Data(Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     """Where speech comes from. Paths are relative to the recipe."""
 
-    splits: Splits = Splits()
+    decoding: Decoding = Decoding()
+    cutting: Cutting = Cutting()
     filters: Filters = Filters()
+    meaning: Meaning | None = None
+    evaluation_sets: EvaluationSets | None = None
+    splits: Splits = Splits()
     shards: Shards = Shards()
+
+    @model_validator(mode="after")
+    def _joined_utterances_are_not_too_long(self) -> Self:
+        if (self.cutting.join_up_to_s or 0) > self.filters.max_duration_s:
+            raise ValueError(
+                f"cutting.join_up_to_s={self.cutting.join_up_to_s} is above "
+                f"filters.max_duration_s={self.filters.max_duration_s}; raise that, or join less"
+            )
+        return self
 
     @field_validator("language")
     @classmethod

@@ -148,19 +148,36 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     """Paths in a recipe are relative to the recipe's own folder, wherever the command is run."""
-    sources = tuple(
-        source if _is_url(source.path) else source.model_copy(update={"path": str(base / source.path)})
-        for source in recipe.data.sources
-    )
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
-    # A model may also be named from where the command runs, as `--set model.init=RUN/model` is. What is no folder in
-    # either place is a Hub id or a URI.
-    folders = [place.absolute() for place in (base / recipe.model.init, Path(recipe.model.init)) if place.is_dir()]
-    if recipe.model.init != "toy" and folders:
-        model = recipe.model.model_copy(update={"init": str(folders[0])})
-        recipe = recipe.model_copy(update={"model": model})
-    return recipe
+    data = recipe.data.model_copy(update={"sources": _sources_from(recipe.data.sources, base)})
+    if data.evaluation_sets:
+        sets = data.evaluation_sets
+        sets = sets.model_copy(update={"sources": _sources_from(sets.sources, base)})
+        data = data.model_copy(update={"evaluation_sets": sets})
+    if data.meaning:
+        meaning = data.meaning.model_copy(update={"model": _model_from(data.meaning.model, base)})
+        data = data.model_copy(update={"meaning": meaning})
+    model = recipe.model
+    if model.init != "toy":
+        model = model.model_copy(update={"init": _model_from(model.init, base)})
+    return recipe.model_copy(update={"data": data, "model": model})
 
 
-def _is_url(path: str) -> bool:
-    return "://" in path
+def _model_from(name: str, base: Path) -> str:
+    """An absolute folder, beside the recipe or, as with `--set model.init=RUN/model`, from where the command runs.
+
+    What is no folder in either place is a Hub id or a URI, and stays as it is.
+    """
+    folders = [place.absolute() for place in (base / name, Path(name)) if place.is_dir()]
+    return str(folders[0]) if folders else name
+
+
+def _sources_from(sources: tuple[Source, ...], base: Path) -> tuple[Source, ...]:
+    """Sources whose paths are absolute, or URLs."""
+
+    def absolute(source: Source) -> Source:
+        paths = {field: getattr(source, field) for field in source.path_fields}
+        return source.model_copy(
+            update={field: path if path is None or "://" in path else str(base / path) for field, path in paths.items()}
+        )
+
+    return tuple(absolute(source) for source in sources)

@@ -24,7 +24,7 @@ CLIP_FLAWS: dict[str, str] = {
     "garbage": "undecodable_audio",
     "no_samples": "empty_audio",
     "no_text": "empty_text",
-    "truncated": "undecodable_audio",
+    "truncated": "truncated_audio",
     "noisy": "noisy",
     "only_marks": "empty_text",
     "far_too_short": "too_short",

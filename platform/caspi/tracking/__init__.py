@@ -1,5 +1,6 @@
 """MLflow: what was run and what came of it, and which model is in use. Importing this imports no MLflow."""
 
+from caspi.tracking.preparation import log_preparation, record_preparation
 from caspi.tracking.registry import (
     is_uri,
     locate_model,
@@ -19,8 +20,10 @@ __all__ = [
     "is_uri",
     "locate_model",
     "log_model_files",
+    "log_preparation",
     "promote",
     "record_checkpoint",
+    "record_preparation",
     "register",
     "resolve",
     "resume_run",

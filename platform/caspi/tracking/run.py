@@ -14,6 +14,7 @@ from caspi.recipe import Recipe, show
 from caspi.tracking.client import client
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+Stage = Literal["prepare", "train"]
 
 # MLflow's limits on one request and on one parameter.
 _MAX_PARAMS_PER_REQUEST = 100
@@ -21,28 +22,32 @@ _MAX_PARAM_CHARS = 6000
 
 
 def start_run(recipe: Recipe, corpus: Corpus, *, uri: str, name: str | None = None) -> str:
-    """Create a run under the recipe's experiment and say what it depends on. Returns its id.
-
-    Parameters are the recipe's values under their dotted keys; `recipe.yaml`, the corpus' `manifest.json` and
-    `packages.txt` are stored whole; tags name the corpus fingerprint and the code version.
+    """Create a training run. Returns its id; `create_run` says what it holds.
 
     Raises:
         TrackingError: the server does not answer, or refuses.
     """
     with client(uri) as mlflow:
-        from mlflow.entities import Param
+        return create_run(mlflow, recipe, corpus, stage="train", name=name or recipe.name)
 
-        run_id: str = mlflow.create_run(
-            _experiment_id(mlflow, recipe.tracking.experiment),
-            run_name=name or recipe.name,
-            tags={"caspi.recipe": recipe.name, "caspi.corpus_fingerprint": corpus.fingerprint, **code_version()},
-        ).info.run_id
-        params = [Param(key, value) for key, value in flatten(recipe.model_dump(mode="json"))]
-        for start in range(0, len(params), _MAX_PARAMS_PER_REQUEST):
-            mlflow.log_batch(run_id, params=params[start : start + _MAX_PARAMS_PER_REQUEST])
-        mlflow.log_text(run_id, show(recipe), "recipe.yaml")
-        mlflow.log_text(run_id, json.dumps(corpus.manifest, ensure_ascii=False, indent=2), "manifest.json")
-        mlflow.log_text(run_id, packages(), "packages.txt")
+
+def create_run(mlflow: Any, recipe: Recipe, corpus: Corpus, *, stage: Stage, name: str) -> str:
+    """Create a run under the recipe's experiment and say what it depends on. Returns its id. For within `client`.
+
+    Parameters are the recipe's values under their dotted keys; `recipe.yaml`, the corpus' `manifest.json` and
+    `packages.txt` are stored whole; tags name the stage, the corpus fingerprint and the code version.
+    """
+    from mlflow.entities import Param
+
+    tags = {"caspi.stage": stage, "caspi.recipe": recipe.name, "caspi.corpus_fingerprint": corpus.fingerprint}
+    experiment = _experiment_id(mlflow, recipe.tracking.experiment)
+    run_id: str = mlflow.create_run(experiment, run_name=name, tags={**tags, **code_version()}).info.run_id
+    params = [Param(key, value) for key, value in flatten(recipe.model_dump(mode="json"))]
+    for start in range(0, len(params), _MAX_PARAMS_PER_REQUEST):
+        mlflow.log_batch(run_id, params=params[start : start + _MAX_PARAMS_PER_REQUEST])
+    mlflow.log_text(run_id, show(recipe), "recipe.yaml")
+    mlflow.log_text(run_id, json.dumps(corpus.manifest, ensure_ascii=False, indent=2), "manifest.json")
+    mlflow.log_text(run_id, packages(), "packages.txt")
     return run_id
 
 

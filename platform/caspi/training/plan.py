@@ -86,9 +86,16 @@ def cut(utterances: np.ndarray, durations_s: np.ndarray, max_micro_batch_s: floa
 
 def _shuffle(shards: np.ndarray, random: np.random.Generator, shards_per_window: int) -> np.ndarray:
     """All utterances in random order, window of shards by window of shards."""
-    names = random.permutation(np.unique(shards))
-    windows: Sequence[np.ndarray] = np.array_split(names, max(1, -(-len(names) // shards_per_window)))
-    return np.concatenate([random.permutation(np.flatnonzero(np.isin(shards, window))) for window in windows])
+    if not len(shards):
+        return np.zeros(0, np.int64)
+    # Grouped once: looking each window up among all utterances would take quadratic time.
+    by_shard = np.argsort(shards, kind="stable")
+    names, starts = np.unique(shards[by_shard], return_index=True)
+    members = np.split(by_shard, starts[1:])
+    drawn = random.permutation(len(names))
+    windows: Sequence[np.ndarray] = np.array_split(drawn, -(-len(drawn) // shards_per_window))
+    together = (np.concatenate([members[shard] for shard in window]) for window in windows)
+    return np.concatenate([random.permutation(np.sort(window)) for window in together])
 
 
 def _fill(order: np.ndarray, durations_s: np.ndarray, capacity_s: float) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """Parquet with an `Audio` column, as the Hugging Face hub stores it: `struct<bytes, path>`.
 
-Only the columns that we need are read at all. Volunteers' ids and user agents stay where they are.
+Only the columns that we need are read at all. Volunteers' ids and user agents stay where they are; of Common Voice's
+`client_id` only a hash goes on.
 """
 
 import posixpath
@@ -8,13 +9,14 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import files
+from caspi.corpus.sources.files import File
+from caspi.corpus.sources.hub_layouts import LAYOUTS, Layout, Values
 from caspi.errors import SourceError
 from caspi.recipe.sources import HubParquetSource
 
@@ -25,6 +27,9 @@ _MAX_CHUNKS_PER_GROUP = 4
 
 # Rows decoded from Parquet at once: 64 of 30 s are about 20 MB.
 _ROWS_AT_ONCE = 64
+
+# Read from the file at once. By itself Arrow would fetch a whole row group, also for its first rows.
+_READ_BYTES = 2**22
 
 # The hub names splits in the file, `test-00000-of-00003.parquet`, or in its folder, `he_il/test/0000.parquet`.
 _SPLIT_WORDS = {
@@ -39,20 +44,21 @@ _SPLIT_PREFIX = re.compile(rf"^({'|'.join(_SPLIT_WORDS)})(?=[-_.]|$)")
 
 def plan(source: HubParquetSource, number: int) -> list[Chunk]:
     """Row groups, or parts of large ones."""
-    paths = files.find_files(source.path, ".parquet")
+    found = files.find_files(source.path, ".parquet")
     with ThreadPoolExecutor(16) as pool:
-        metadata = list(pool.map(_read_metadata, paths))
-    _recognise(source, metadata[0].schema.to_arrow_schema(), paths[0])
-    splits = [source.split or _named_split(path) for path in paths]
-    # A source that brings its own test split gives none of its training rows to the test.
+        metadata = list(pool.map(_read_metadata, found))
+    _recognise(source, metadata[0].schema.to_arrow_schema(), found[0].path)
+    splits = [source.split or _named_split(file.path) for file in found]
+    # A source that brings its own test split gives none of its training rows to the test. This alone makes chunks
+    # depend on other files.
     drawn = [split for split in ("validation", "test") if split not in splits]
     chunks: list[Chunk] = []
-    for path, split, file in zip(paths, splits, metadata, strict=True):
+    for file, split, groups in zip(found, splits, metadata, strict=True):
         fixed = split if source.split or split != "train" else None
-        common = Chunk(number, path, 0, split=fixed, drawn_splits=drawn)
-        chunks += _cut_file(common, [file.row_group(group).num_rows for group in range(file.num_row_groups)])
+        common = Chunk(number, file.path, 0, split=fixed, drawn_splits=drawn, version=file.version)
+        chunks += _cut_file(common, [groups.row_group(group).num_rows for group in range(groups.num_row_groups)])
     if not chunks:
-        raise SourceError(f"{source.path}: {len(paths)} parquet files without a row")
+        raise SourceError(f"{source.path}: {len(found)} parquet files without a row")
     return chunks
 
 
@@ -71,34 +77,78 @@ def _cut_file(common: Chunk, group_sizes: list[int]) -> list[Chunk]:
     return chunks
 
 
-def read(chunk: Chunk, source: HubParquetSource, name: str, flags: frozenset[str]) -> Iterator[Row]:
-    """The rows of a chunk. `flags` are those columns of crowd-transcribe's `extra_data` that the recipe refuses."""
+def read(chunk: Chunk, source: HubParquetSource, name: str, refused_flags: frozenset[str]) -> Iterator[Row]:
+    """The rows of a chunk. `refused_flags` are those columns of crowd-transcribe's `extra_data` worth reading."""
     within = files.name_within(chunk.path, source.path)
-    filesystem, inner = files.open_filesystem(chunk.path)
-    with filesystem.open(inner, "rb") as opened:
-        file = pq.ParquetFile(opened)
+    next_row = chunk.first_row
+    try:
+        for row in _read_rows(chunk, source, f"{name}/{within}", refused_flags):
+            next_row += 1
+            yield row
+    except (pa.ArrowException, OSError) as error:
+        # What the store does not give is a SourceError. So the bytes are there, and make no sense.
+        for number in range(next_row, chunk.first_row + chunk.num_rows):
+            detail = f"{chunk.path} is damaged from row {next_row + 1} on: {error}"
+            yield _broken(f"{name}/{within}:{number + 1}", chunk, detail)
+
+
+def _read_rows(chunk: Chunk, source: HubParquetSource, prefix: str, flags: frozenset[str]) -> Iterator[Row]:
+    with files.open_file(chunk.path) as opened:
+        file = pq.ParquetFile(opened, buffer_size=_READ_BYTES, pre_buffer=False)
         layout = _recognise(source, file.schema_arrow, chunk.path)
-        columns = _columns(layout, source, file.schema_arrow, flags)
+        columns = _existing(layout.columns(source, flags), file.schema_arrow)
         place = 0
         for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[chunk.row_group], columns=columns, use_threads=False):
-            first, last = max(chunk.start - place, 0), min(chunk.stop - place, len(batch))
-            if first < last:
-                for offset, values in enumerate(batch.slice(first, last - first).to_pylist()):
-                    row_number = chunk.first_row + place + first + offset - chunk.start
-                    default_id = f"{name}/{within}:{row_number + 1}"
-                    yield _ROWS[layout](values, source, default_id, chunk)
+            for row in range(max(chunk.start - place, 0), min(chunk.stop - place, len(batch))):
+                number = chunk.first_row + place + row - chunk.start
+                yield _row(batch, row, layout, source, f"{prefix}:{number + 1}", chunk)
             place += len(batch)
             if place >= chunk.stop:
-                break
+                return
 
 
-def _read_metadata(path: str) -> pq.FileMetaData:
-    filesystem, inner = files.open_filesystem(path)
+def _row(
+    batch: pa.RecordBatch, row: int, layout: Layout, source: HubParquetSource, default_id: str, chunk: Chunk
+) -> Row:
     try:
-        with filesystem.open(inner, "rb") as opened:
+        values: Values = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError as error:  # found when the text is looked at, and so only in its own row
+        return _broken(default_id, chunk, f"not UTF-8: {error}")
+    parts = layout.row(values, source)
+    row_id = parts.row_id or default_id
+    audio = parts.audio if isinstance(parts.audio, dict) else {"bytes": parts.audio}
+    encoded, problem = audio.get("bytes"), None
+    if encoded is None:
+        named = f", only the name {audio['path']}" if audio.get("path") else ""
+        problem = "missing_audio", f"the row holds no bytes{named}"
+    if parts.transcript is not None and not isinstance(parts.transcript, str):
+        return _broken(row_id, chunk, f"the transcript is {type(parts.transcript).__name__}; expected a string")
+    return Row(
+        row_id,
+        parts.recording_id or row_id,
+        parts.transcript,
+        encoded,
+        path=f"{chunk.path}#{row_id}",
+        speaker_id=parts.speaker_id,
+        split=chunk.split,
+        is_timed=parts.is_timed,
+        previous_text=parts.previous_text,
+        flags=parts.flags,
+        quality_score=parts.quality_score,
+        problem=problem,
+    )
+
+
+def _broken(row_id: str, chunk: Chunk, detail: str) -> Row:
+    return Row(row_id, row_id, None, path=chunk.path, split=chunk.split, problem=("malformed_row", detail))
+
+
+def _read_metadata(file: File) -> pq.FileMetaData:
+    try:
+        with files.open_file(file.path) as opened:
             return pq.ParquetFile(opened).metadata
     except pa.ArrowInvalid as error:
-        raise SourceError(f"{path}: not a parquet file: {error}") from error
+        raise SourceError(f"{file.path}: not a parquet file: {error}") from error
 
 
 def _named_split(path: str) -> str | None:
@@ -110,101 +160,52 @@ def _named_split(path: str) -> str | None:
     return None
 
 
-def _recognise(source: HubParquetSource, schema: pa.Schema, path: str) -> str:
+def _recognise(source: HubParquetSource, schema: pa.Schema, path: str) -> Layout:
     """The layout of a file, with every column that the layout needs.
 
     Raises:
         SourceError: it is none that we know, or lacks a column.
     """
-    needed = {
-        "crowd_transcribe": ["uuid", "audio", "sentence"],
-        "whisper_training": ["audio", "transcript"],
-        "columns": [source.audio_column, source.text_column]
-        + [column for column in (source.id_column, source.recording_column, source.speaker_column) if column],
-    }
-    names = schema.names
-    layout: str = source.layout
-    if layout == "auto":
-        candidates = [kind for kind in ("crowd_transcribe", "whisper_training") if set(needed[kind]) <= set(names)]
-        if not candidates:
-            raise SourceError(
-                f"{path}: columns {', '.join(names)} are neither crowd-transcribe's nor whisper-training's; "
-                "say `layout: columns` with audio_column and text_column"
-            )
-        layout = candidates[0]
-    missing = [column for column in needed[layout] if column not in names]
+    name = source.layout if source.layout != "auto" else _guess(source, schema, path)
+    layout = LAYOUTS[name]
+    missing = [column for column in layout.needed(source) if _type(schema, column) is None]
     if missing:
-        raise SourceError(f"{path}: no column {', '.join(missing)}; layout {layout} needs it; found {', '.join(names)}")
-    audio = schema.field(source.audio_column if layout == "columns" else "audio").type
-    if not (pa.types.is_struct(audio) and audio.get_field_index("bytes") >= 0):
-        raise SourceError(f"{path}: the audio column is {audio}; expected struct<bytes: binary, path: string>")
+        found = ", ".join(schema.names)
+        raise SourceError(f"{path}: no column {', '.join(missing)}; layout {name} needs it; found {found}")
+    audio = _type(schema, layout.needed(source)[0])
+    assert audio is not None, "it was among those not missing"
+    is_struct = pa.types.is_struct(audio) and audio.get_field_index("bytes") >= 0
+    if not (is_struct or pa.types.is_binary(audio) or pa.types.is_large_binary(audio)):
+        raise SourceError(
+            f"{path}: the audio column is {audio}; expected struct<bytes: binary, path: string> or binary"
+        )
     return layout
 
 
-def _columns(layout: str, source: HubParquetSource, schema: pa.Schema, flags: frozenset[str]) -> list[str]:
-    """What to read. Optional fields only where the file has them."""
-    if layout == "crowd_transcribe":
-        extra = schema.field("extra_data").type if "extra_data" in schema.names else pa.struct([])
-        known = [flag for flag in sorted(flags) if pa.types.is_struct(extra) and extra.get_field_index(flag) >= 0]
-        return ["uuid", "audio", "sentence", *(f"extra_data.{flag}" for flag in known)]
-    if layout == "whisper_training":
-        metadata = schema.field("metadata").type if "metadata" in schema.names else pa.struct([])
-        known = [
-            name for name in ("source", "entry_id", "seek", "quality_score") if metadata.get_field_index(name) >= 0
-        ]
-        return ["audio", "transcript", *(f"metadata.{name}" for name in known)]
-    optional = (source.id_column, source.recording_column, source.speaker_column)
-    return [source.audio_column, source.text_column, *(column for column in optional if column)]
+def _guess(source: HubParquetSource, schema: pa.Schema, path: str) -> str:
+    for name, layout in LAYOUTS.items():
+        if name != "columns" and set(layout.needed(source)) <= set(schema.names):
+            return name
+    known = "crowd-transcribe's, whisper-training's, FLEURS' or Common Voice's"
+    raise SourceError(
+        f"{path}: columns {', '.join(schema.names)} are not {known}; "
+        "say `layout: columns` with audio_column and text_column"
+    )
 
 
-def _crowd_transcribe_row(values: dict[str, Any], source: HubParquetSource, default_id: str, chunk: Chunk) -> Row:
-    row_id = values["uuid"] or default_id
-    # Old rows have null for flags that did not exist yet: not set.
-    flags = tuple(flag for flag, is_set in sorted((values.get("extra_data") or {}).items()) if is_set)
-    return _row(row_id, row_id, values["sentence"], values["audio"], chunk, flags=flags)
+def _type(schema: pa.Schema, column: str) -> pa.DataType | None:
+    """The type of a column, or of a field of a struct, `a.b`; None where there is none."""
+    if column in schema.names:
+        return schema.field(column).type
+    first, *fields = column.split(".")
+    found = schema.field(first).type if first in schema.names else None
+    for name in fields:
+        if found is None or not pa.types.is_struct(found) or found.get_field_index(name) < 0:
+            return None
+        found = found.field(name).type
+    return found
 
 
-def _whisper_training_row(values: dict[str, Any], source: HubParquetSource, default_id: str, chunk: Chunk) -> Row:
-    metadata = values.get("metadata") or {}
-    entry, seek = metadata.get("entry_id") or (values["audio"] or {}).get("path"), metadata.get("seek")
-    recording_id = "/".join(part for part in (metadata.get("source"), entry) if part) or default_id
-    # Slices of one recording differ by where they start.
-    row_id = f"{recording_id}@{seek:.2f}" if entry and seek is not None else default_id
-    score = metadata.get("quality_score")
-    return _row(
-        row_id, recording_id, values["transcript"], values["audio"], chunk, is_timed=True, quality_score=score
-    )  # fmt: skip
-
-
-def _columns_row(values: dict[str, Any], source: HubParquetSource, default_id: str, chunk: Chunk) -> Row:
-    def named(column: str | None) -> str | None:
-        value = values[column] if column else None
-        return None if value is None else str(value)
-
-    row_id = named(source.id_column) or default_id
-    recording_id = named(source.recording_column) or row_id
-    audio, transcript = values[source.audio_column], values[source.text_column]
-    return _row(row_id, recording_id, transcript, audio, chunk, speaker_id=named(source.speaker_column))
-
-
-def _row(
-    row_id: str, recording_id: str, transcript: Any, audio: dict[str, Any] | None, chunk: Chunk, **rest: Any
-) -> Row:
-    audio = audio or {}
-    problem = None
-    if audio.get("bytes") is None:
-        problem = (
-            "missing_audio",
-            "the row holds no bytes" + (f", only the name {audio['path']}" if audio.get("path") else ""),
-        )
-    return Row(
-        row_id, recording_id, transcript, audio.get("bytes"), path=f"{chunk.path}#{row_id}", split=chunk.split,
-        problem=problem, **rest,
-    )  # fmt: skip
-
-
-_ROWS = {
-    "crowd_transcribe": _crowd_transcribe_row,
-    "whisper_training": _whisper_training_row,
-    "columns": _columns_row,
-}
+def _existing(columns: list[str], schema: pa.Schema) -> list[str]:
+    """Those of the columns that the file has: in older uploads some are missing."""
+    return [column for column in columns if _type(schema, column) is not None]

@@ -1,54 +1,34 @@
-"""The languages, by ISO 639 code, and who normalizes each. One more normalizer is one file, and one line here."""
+"""Every language by its ISO 639 code: what it is called and who normalizes it."""
 
 import difflib
 
 from caspi.errors import RequestError
-from caspi.text.default import DefaultNormalizer
-from caspi.text.hebrew import HebrewNormalizer
+from caspi.text import languages
+from caspi.text.language import Language
 from caspi.text.normalizer import Normalizer
+from caspi.text.qwen3_asr import KNOWN_LANGUAGES
 
-# The thirty that Qwen3-ASR was trained on, as it writes them.
-_KNOWN_TO_QWEN3_ASR = {
-    "ar": "Arabic",
-    "cs": "Czech",
-    "da": "Danish",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "fa": "Persian",
-    "fi": "Finnish",
-    "fil": "Filipino",
-    "fr": "French",
-    "hi": "Hindi",
-    "hu": "Hungarian",
-    "id": "Indonesian",
-    "it": "Italian",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "mk": "Macedonian",
-    "ms": "Malay",
-    "nl": "Dutch",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "sv": "Swedish",
-    "th": "Thai",
-    "tr": "Turkish",
-    "vi": "Vietnamese",
-    "yue": "Cantonese",
-    "zh": "Chinese",
-}
+STRICT = "strict"
 
-# What people teach it, named in the same way.
-_TAUGHT = {"he": "Hebrew", "yi": "Yiddish"}
+_LANGUAGES = dict(sorted(({each.code: each for each in KNOWN_LANGUAGES} | languages.discover()).items()))
 
-LANGUAGE_NAMES = dict(sorted((_KNOWN_TO_QWEN3_ASR | _TAUGHT).items()))
+LANGUAGE_NAMES = {code: each.name for code, each in _LANGUAGES.items()}
 """ISO 639 code -> the name that Qwen3-ASR is told: `language Hebrew<asr_text>`."""
 
-_NORMALIZERS: dict[str, Normalizer] = {"he": HebrewNormalizer()}
-_DEFAULT = DefaultNormalizer()
+
+def find_language(code: str) -> Language:
+    """The language of an ISO 639 code.
+
+    Raises:
+        RequestError: we do not know the code.
+    """
+    try:
+        return _LANGUAGES[code]
+    except KeyError:
+        known = ", ".join(LANGUAGE_NAMES)
+        near = _nearest(code)
+        hint = f"; did you mean {near} ({LANGUAGE_NAMES[near]})?" if near else ""
+        raise RequestError(f"language {code!r} is unknown; expected an ISO 639 code of {known}{hint}") from None
 
 
 def language_name(code: str) -> str:
@@ -57,13 +37,7 @@ def language_name(code: str) -> str:
     Raises:
         RequestError: we do not know the code.
     """
-    try:
-        return LANGUAGE_NAMES[code]
-    except KeyError:
-        known = ", ".join(LANGUAGE_NAMES)
-        near = _nearest(code)
-        hint = f"; did you mean {near} ({LANGUAGE_NAMES[near]})?" if near else ""
-        raise RequestError(f"language {code!r} is unknown; expected an ISO 639 code of {known}{hint}") from None
+    return find_language(code).name
 
 
 def language_code(code_or_name: str) -> str:
@@ -80,14 +54,25 @@ def language_code(code_or_name: str) -> str:
     raise RequestError(f"language {code_or_name!r} is unknown; known: {known}")
 
 
-def normalizer(code: str) -> Normalizer:
+def normalizer(code: str, style: str = STRICT) -> Normalizer:
     """The normalizer of a language, by ISO 639 code.
 
+    `strict` is ours. Some languages have styles beside it that repeat somebody else's scoring, so that figures can be
+    compared with theirs: `ivrit` for Hebrew.
+
     Raises:
-        RequestError: we do not know the code.
+        RequestError: we do not know the code, or the language has no such style.
     """
-    language_name(code)
-    return _NORMALIZERS.get(code, _DEFAULT)
+    language = find_language(code)
+    if style == STRICT:
+        return language.normalizer
+    if style in language.styles:
+        return language.styles[style]
+    where = [other.code for other in _LANGUAGES.values() if style in other.styles]
+    if where:
+        raise RequestError(f"style {style!r} is for {', '.join(where)} only, not for {code}; use {STRICT!r} there")
+    styles = ", ".join([STRICT, *sorted({name for other in _LANGUAGES.values() for name in other.styles})])
+    raise RequestError(f"style {style!r} of normalizer is unknown; expected one of {styles}")
 
 
 def _nearest(code: str) -> str | None:
