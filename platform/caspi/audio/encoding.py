@@ -10,6 +10,9 @@ import soundfile
 
 from caspi.audio.decoding import SAMPLE_RATE
 
+# "fLaC", the header of the first block, and STREAMINFO up to its last field (RFC 9639, section 8.2).
+_MD5_AT = 4 + 4 + 18
+
 
 def quantize(samples: np.ndarray) -> np.ndarray:
     """Float samples in [-1, 1] as int16. What lies outside is clipped; what came from 16 bits returns to them."""
@@ -25,6 +28,14 @@ def encode_flac(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
     encoded = io.BytesIO()
     soundfile.write(encoded, integers, sample_rate, format="FLAC", subtype="PCM_16")
     return encoded.getvalue()
+
+
+def samples_md5(flac: bytes) -> bytes:
+    """The MD5 of the samples, 16 bytes, that a FLAC file of ours carries in its header.
+
+    It is that of the int16 samples, little-endian; the encoder computed it anyway.
+    """
+    return flac[_MD5_AT : _MD5_AT + 16]
 
 
 def encode_mp3(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:

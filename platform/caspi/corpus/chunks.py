@@ -18,7 +18,7 @@ from caspi.corpus.leakage import HELD_OUT_SCHEMA, HeldOut
 from caspi.corpus.preparation import Decoder, Preparer, digest
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.sources import read_rows, source_names
-from caspi.corpus.staging import Stage, stage_rows, write_arrow
+from caspi.corpus.staging import Stage, read_arrow, stage_rows, write_arrow
 from caspi.errors import AudioError
 from caspi.recipe.data import Data, EvaluationSets
 
@@ -46,6 +46,9 @@ class HeldOutFiles:
 def prepare_chunk(item: Item, data: Data, parts: Path, held_out: HeldOutFiles | None) -> Iterator[pa.Table]:
     """Prepare a chunk into the stage, and say how much it was."""
     stage, name = Stage(parts), source_names(data)[item.chunk.source]
+    if stage.ledger(item.key).exists():  # by an attempt that died of a later chunk
+        yield status(read_arrow(stage.ledger(item.key)), item.chunk.num_rows)
+        return
     with _safe_decoder(stage, item.key, data) as decode:
         preparer = Preparer(data, decode=decode, held_out=_read_held_out(held_out) if held_out else None)
         ledger = stage_rows(read_rows(item.chunk, data), item.chunk, item.key, name, data, preparer, stage)

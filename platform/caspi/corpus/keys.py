@@ -12,7 +12,7 @@ from caspi.recipe.data import Data
 from caspi.recipe.sources import Source
 
 # Raise it whenever the same chunk, recipe and libraries would give other utterances or refusals than before.
-_PREPARATION_VERSION = 2
+_PREPARATION_VERSION = 3
 
 # Other versions of these may give other samples or other FLAC bytes.
 _LIBRARIES = ("soundfile", "soxr", "av", "numpy", "silero-vad", "onnxruntime")
