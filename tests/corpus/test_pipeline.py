@@ -225,6 +225,20 @@ def test_a_file_that_turns_out_wrong_in_a_task_is_our_error(tmp_path):
         prepare(recipe(source), tmp_path / "corpus")
 
 
+def test_a_source_that_fails_in_the_middle_keeps_what_was_done(jsonl_of_tones, tmp_path):
+    good = {"kind": "jsonl", "path": jsonl_of_tones(70), "split": "train"}
+    write_parquet(tmp_path / "a.parquet", [crowd_row("a")], CROWD_TRANSCRIBE)
+    write_parquet(tmp_path / "b.parquet", [slice_row("e", "א")], WHISPER_TRAINING)
+    wrong = {"kind": "hub_parquet", "path": tmp_path / "?.parquet", "layout": "crowd_transcribe"}
+    with pytest.raises(SourceError, match="no column uuid"):
+        prepare(recipe(good, wrong), tmp_path / "corpus")
+    assert list((tmp_path / "corpus.partial").glob("parts/*/*.ledger.arrow"))
+
+    seen = []
+    prepare(recipe(good), tmp_path / "corpus", on_progress=seen.append)
+    assert seen[-1].num_rows_reused > 0
+
+
 def test_progress_reaches_the_whole(jsonl_of_tones, tmp_path):
     seen = []
     prepare(recipe({"kind": "jsonl", "path": jsonl_of_tones(150)}), tmp_path / "corpus", on_progress=seen.append)

@@ -1,10 +1,15 @@
 """A corpus that grows: only what is new is prepared, and the result is as if all had been prepared at once."""
 
 import json
+import shutil
 
 import pytest
 
 from caspi.corpus import prepare
+from caspi.corpus.commit import Work
+from caspi.corpus.planning import make_plan
+from caspi.corpus.staging import Stage
+from caspi.corpus.updating import adopt
 from tests.corpus.conftest import hashes, recipe, tone, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("ray_2_cpus")
@@ -92,3 +97,29 @@ def test_the_time_it_took_counts_only_what_was_prepared(tmp_path):
     prepare(recipe(source, shards={"max_duration_s": 1}), tmp_path / "corpus", update=True)
     speed = json.loads((corpus.path / "prepare.json").read_text())
     assert (speed["rtfx"], speed["hours_reused"]) == (0.0, corpus.manifest["hours"])
+
+
+def test_what_an_interrupted_update_adopted_is_forgotten_when_the_corpus_is_another(tmp_path):
+    source = write_source(tmp_path, "a", range(80))
+    corpus = prepare(recipe(source), tmp_path / "corpus")
+    stage = Stage(Work(corpus.path).parts)
+    stage.path.mkdir(parents=True)
+    adopt(corpus.path, make_plan(recipe(source).data).keys, stage)
+    assert list(stage.path.glob("*/*.ledger.arrow"))
+
+    shutil.rmtree(corpus.path)
+    again, num_new = prepared_rows(recipe=recipe(source), output=corpus.path)
+    assert num_new == 81
+    assert again.fingerprint == corpus.fingerprint
+
+
+def test_an_interrupted_update_goes_on_with_what_it_adopted(tmp_path):
+    source = write_source(tmp_path, "a", range(80))
+    corpus = prepare(recipe(source), tmp_path / "corpus")
+    both = recipe(source, write_source(tmp_path, "b", range(100, 110)))
+    stage = Stage(Work(corpus.path).parts)
+    stage.path.mkdir(parents=True)
+    adopt(corpus.path, make_plan(both.data).keys, stage)
+    grown, num_new = prepared_rows(recipe=both, output=corpus.path, update=True)
+    assert num_new == 11
+    assert hashes(grown.path) == hashes(prepare(both, tmp_path / "at once").path)

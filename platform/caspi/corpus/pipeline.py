@@ -34,7 +34,7 @@ from caspi.corpus.report import write_report
 from caspi.corpus.rows import Chunk
 from caspi.corpus.staging import Stage, read_arrow
 from caspi.corpus.statistics import Statistics
-from caspi.corpus.updating import adopt
+from caspi.corpus.updating import adopt, forget
 from caspi.errors import CorpusError, RequestError
 from caspi.recipe.sections import Recipe
 
@@ -89,7 +89,7 @@ def prepare(
         commit.tidy_up(work)
         return Corpus.open(output)
     commit.check_output(output, overwrite=overwrite, update=update)
-    with commit.locked(work), _kept_unless_wrong(work), ray_session.connect():
+    with commit.locked(work), _kept_unless_empty(work), ray_session.connect():
         commit.begin(work, plan.key)
         if not commit.is_complete(work):
             _Preparation(plan, work, recipe, on_progress or (lambda progress: None)).run(adopted=update)
@@ -98,16 +98,17 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _kept_unless_wrong(work: Work) -> Iterator[None]:
-    """Keep the stage of a run that failed, for the next; remove that of a request that cannot be fulfilled."""
+def _kept_unless_empty(work: Work) -> Iterator[None]:
+    """Keep what a run that failed had done, for the next; a request that failed at once leaves nothing behind."""
     try:
         yield
-    except RequestError:
-        commit.tidy_up(work)
-        raise
     except OSError as error:
         if tasks.is_full(error):
             raise tasks.full_disk(error) from error
+        raise
+    except RequestError:
+        if not any(work.parts.glob("*/*.arrow")):
+            commit.tidy_up(work)
         raise
 
 
@@ -124,6 +125,7 @@ class _Preparation:
 
     def run(self, *, adopted: bool) -> None:
         """All of it, up to a complete corpus in the work folder."""
+        forget(self._work.output, self._stage)
         if adopted:
             adopt(self._work.output, self._plan.keys, self._stage)
         held_out = self._recognise_held_out()
@@ -206,7 +208,9 @@ class _Preparation:
         ledgers.refuse_repetitions(ledger, refuse_audio=self._data.filters.refuse_duplicate_audio)
         ledgers.refuse_two_sided(ledger)
         if not ledger.is_kept.any():
-            raise CorpusError(self._describe_empty(ledger))
+            message = self._describe_empty(ledger)
+            commit.tidy_up(self._work)
+            raise CorpusError(message)
         return ledger
 
     def _write_shards(self, ledger: Ledger, order: np.ndarray, shards: list[Shard]) -> Statistics:

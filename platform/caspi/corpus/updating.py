@@ -1,5 +1,6 @@
 """Bringing a corpus up to date: its own shards stand in for the parts of chunks that did not change."""
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from caspi.corpus.commit import write_text
+from caspi.corpus.format import Corpus
 from caspi.corpus.ledger import LEDGER_SCHEMA
 from caspi.corpus.staging import Stage, write_arrow
 
@@ -19,15 +22,42 @@ def adopt(corpus: Path, keys: Collection[str], stage: Stage) -> None:
     saved = corpus / "ledger.parquet"
     if not saved.exists():
         return
-    wanted = set(keys)
+    wanted = {key for key in keys if not stage.ledger(key).exists()}
+    known = set(keys)
+    found = [key for key in _keys(saved) if key in known]  # those of an interrupted update too
+    record = {"fingerprint": Corpus.open(corpus).fingerprint, "keys": found}
+    write_text(_record(stage), json.dumps(record))  # before the ledgers: `forget` must know of all of them
     for key, table in _chunks(saved):
-        if key in wanted and not stage.ledger(key).exists():
+        if key in wanted:
             files = pc.binary_join_element_wise(str(corpus), table["file"].cast(pa.string()), "/")
             place = table.schema.get_field_index("file")
             table = table.set_column(place, "file", files.dictionary_encode()).select(LEDGER_SCHEMA.names)
             table = table.cast(LEDGER_SCHEMA)
             write_arrow(table, stage.ledger(key))
             write_arrow(table, stage.judged(key))  # what a model thought of it is among its columns
+
+
+def forget(corpus: Path, stage: Stage) -> None:
+    """Take back what an interrupted update adopted, unless `corpus` is still the one that it adopted from."""
+    try:
+        record = json.loads(_record(stage).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    if (corpus / "manifest.json").exists() and Corpus.open(corpus).fingerprint == record["fingerprint"]:
+        return
+    for key in record["keys"]:
+        stage.ledger(key).unlink(missing_ok=True)
+        stage.judged(key).unlink(missing_ok=True)
+    _record(stage).unlink()
+
+
+def _record(stage: Stage) -> Path:
+    return stage.path / "adopted.json"
+
+
+def _keys(saved: Path) -> list[str]:
+    keys: list[str] = pc.unique(pq.read_table(saved, columns=["chunk"])["chunk"]).to_pylist()
+    return keys
 
 
 def _chunks(saved: Path) -> Iterator[tuple[str, pa.Table]]:
