@@ -9,6 +9,7 @@ The material is made first: clips of 3 to 15 seconds as MP3 44.1 kHz, Opus 48 kH
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -41,6 +44,7 @@ _SEED_S = 900.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=3.0)
+    parser.add_argument("--times", type=int, default=1, help="prepare the material so many times over, under other ids")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=float, nargs="+", metavar="HOURS", help="measure peak memory instead")
@@ -51,15 +55,15 @@ def main() -> None:
         if args.memory:
             compare_memory(folder, args.memory, args.cores)
         else:
-            compare_speed(folder, args.hours, args.cores, args.repeats)
+            compare_speed(folder, args.hours, args.times, args.cores, args.repeats)
 
 
-def compare_speed(folder: Path, hours: float, cores: int, repeats: int) -> None:
+def compare_speed(folder: Path, hours: float, times: int, cores: int, repeats: int) -> None:
     """A table of rates, in seconds of audio a second."""
     os.environ["CASPI_NUM_CPUS"] = str(cores)
     files = make_material(folder, hours)
     seconds = sum(files.values())
-    print(f"{len(files)} clips, {seconds / 3600:.2f} h, {cores} cores, best of {repeats}")
+    print(f"{len(files)} clips, {seconds / 3600:.2f} h, prepared {times} times over, {cores} cores, best of {repeats}")
     for name in _FORMATS:
         some = {path: duration for path, duration in files.items() if path.suffix == f".{name}"}
         ours, theirs = rate(bare_loop, some), rate(seeds_way, first_seconds(some, _SEED_S))
@@ -67,22 +71,27 @@ def compare_speed(folder: Path, hours: float, cores: int, repeats: int) -> None:
             f"  {name:<5} bare loop {ours:6.0f} x real time a core; librosa + WAV {theirs:6.0f} ({ours / theirs:.2f} x)"
         )
     began = time.perf_counter()
-    bare, whole = [], []
-    with ray_session.connect():
+    bare, at_once, whole = [], [], []
+    with ray_session.connect(), ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         warm_up(folder, files)
+        bare_loops(pool, cores, first_seconds(files, 60.0))
         print(f"  Ray and its workers started in {time.perf_counter() - began:.1f} s, not counted below")
         for number in range(repeats):  # by turns, so that both meet the same noise
             bare.append(rate(bare_loop, files))
-            whole.append(prepared_rate(folder, files, f"corpus-{number}"))
+            at_once.append(rate(partial(bare_loops, pool, cores), files))
+            whole.append(prepared_rate(folder, files, f"corpus-{number}", times))
     seed = rate(seeds_way, first_seconds(files, _SEED_S))
     print(
         f"  bare loop      {max(bare):6.0f} x real time, one process (of {', '.join(f'{each:.0f}' for each in bare)})"
     )
+    print(f"  {cores} bare loops   {max(at_once):6.0f} x real time, at once: what the machine can give")
     each = ", ".join(f"{one:.0f}" for one in whole)
     print(f"  caspi prepare  {max(whole):6.0f} x real time, {cores} cores (of {each})")
     print(f"  librosa + WAV  {seed:6.0f} x real time, one process")
     ratios = [ours / (cores * alone) for ours, alone in zip(whole, bare, strict=True)]
     print(f"  prepare / (cores x bare loop) = {statistics.median(ratios):.2f}, median of {repeats} (0.85 wanted)")
+    shares = [ours / theirs for ours, theirs in zip(whole, at_once, strict=True)]
+    print(f"  prepare / {cores} bare loops at once = {statistics.median(shares):.2f}")
     print(f"  prepare / librosa's way       = {statistics.median(whole) / seed:.2f} (2 wanted)")
 
 
@@ -157,6 +166,12 @@ def bare_loop(files: dict[Path, float]) -> None:
         audio.encode_flac(audio.decode(path.read_bytes(), source=path.name).samples)
 
 
+def bare_loops(pool: ProcessPoolExecutor, cores: int, files: dict[Path, float]) -> None:
+    """As many at once as there are cores, a share of the files each."""
+    shares = [dict(list(files.items())[first::cores]) for first in range(cores)]
+    list(pool.map(bare_loop, shares))
+
+
 def seeds_way(files: dict[Path, float]) -> None:
     """How it is usually done: librosa to load and resample, WAV to disk."""
     for path in files:
@@ -178,11 +193,15 @@ def warm_up(folder: Path, files: dict[Path, float]) -> None:
     prepared_rate(folder, dict(list(files.items())[:200]), "warm-up")
 
 
-def prepared_rate(folder: Path, files: dict[Path, float], name: str) -> float:
-    lines = [{"id": path.stem, "audio": str(path), "text": "שלום עולם זה מבחן של מהירות"} for path in files]
+def prepared_rate(folder: Path, files: dict[Path, float], name: str, times: int = 1) -> float:
+    lines = [
+        {"id": f"{path.stem}-{turn}", "audio": str(path), "text": "שלום עולם זה מבחן של מהירות"}
+        for turn in range(times)
+        for path in files
+    ]
     corpus = prepare(load_recipe(write_recipe(folder, name, lines)), folder / name, overwrite=True)
     kept = corpus.manifest["num_utterances"]
-    assert kept == len(files), f"{kept} of {len(files)} clips were kept: {corpus.manifest['rejected_by_reason']}"
+    assert kept == len(lines), f"{kept} of {len(lines)} clips were kept: {corpus.manifest['rejected_by_reason']}"
     rtfx: float = json.loads((corpus.path / "prepare.json").read_text())["rtfx"]
     return rtfx
 
