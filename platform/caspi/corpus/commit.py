@@ -71,6 +71,7 @@ def begin(work: Work, plan: str) -> None:
     work.parts.mkdir(parents=True, exist_ok=True)
     if _read_plan(work) != plan:
         shutil.rmtree(work.corpus, ignore_errors=True)
+        work.corpus.mkdir()  # before the plan: a plan without a corpus would look like one that was moved away
         write_text(work.plan, json.dumps({"plan": plan}))
     work.corpus.mkdir(exist_ok=True)
 
