@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi.errors import RequestError
-from caspi.text import LANGUAGE_NAMES, script_share
+from caspi.text import LANGUAGE_NAMES, direction, script_share
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,10 @@ def test_letters_are_told_by_unicode_own_scripts(code: str, script: str):
     letters = [chr(code) for code in range(0x10000) if unicodedata.category(chr(code))[0] == "L"]
     wrong = [letter for letter in letters if (script_share(letter, code) == 1) != bool(is_of_script.match(letter))]
     assert [letter for letter in wrong if letter not in symbols] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [("he", "rtl"), ("yi", "rtl"), ("fa", "rtl"), ("en", "ltr"), ("zh", "ltr")]
+)
+def test_the_direction_is_that_of_the_language(code, expected):
+    assert direction(code) == expected

@@ -26,33 +26,19 @@ def chunk_key(chunk: Chunk, source: Source, name: str, data: Data, held_out: str
 
     `held_out` is the key of the evaluation sets. The source's place among others does not count.
     """
-    what = dataclasses.asdict(chunk)
-    del what["source"]
-    return _key(
-        {
-            "preparation": _preparation(),
-            "chunk": what,
-            "source": source.model_dump(mode="json"),
-            "name": name,
-            "data": data.model_dump(mode="json", exclude=_ONLY_OF_THE_WHOLE),
-            "held_out": held_out,
-        }
-    )
+    settings = data.model_dump(mode="json", exclude=_ONLY_OF_THE_WHOLE)
+    return _key({**_what_is_read(chunk, source, name), "data": settings, "held_out": held_out})
 
 
 def held_out_key(chunk: Chunk, source: Source, name: str, data: Data) -> str:
     """The key of a chunk of an evaluation set, of which only ids and sounds are taken."""
-    what = dataclasses.asdict(chunk)
-    del what["source"]
-    return _key(
-        {
-            "preparation": _preparation(),
-            "chunk": what,
-            "source": source.model_dump(mode="json"),
-            "name": name,
-            "decoding": data.decoding.model_dump(mode="json"),
-        }
-    )
+    return _key({**_what_is_read(chunk, source, name), "decoding": data.decoding.model_dump(mode="json")})
+
+
+def _what_is_read(chunk: Chunk, source: Source, name: str) -> dict[str, Any]:
+    place = dataclasses.asdict(chunk)
+    del place["source"]
+    return {"preparation": _preparation(), "chunk": place, "source": source.model_dump(mode="json"), "name": name}
 
 
 def combine(keys: Sequence[str]) -> str:

@@ -24,8 +24,7 @@ from caspi.corpus.findings import Finding, Refusals, Speakers, examine, rejected
 from caspi.corpus.format import SPLITS, Corpus, Utterance
 from caspi.corpus.reasons import Reason, explain
 from caspi.corpus.statistics import CLIPPED_SHARE, QUANTITIES
-from caspi.text import language_name
-from caspi.text.registry import find_language
+from caspi.text import direction, language_name
 
 NUM_UTTERANCES = 12
 MAX_PLAYED_S = 15.0
@@ -170,11 +169,6 @@ def code(text: str) -> markupsafe.Markup:
     return markupsafe.Markup("").join(
         markupsafe.Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
     )
-
-
-def direction(language: str) -> str:
-    """The direction of a language's script. By language, since a Hebrew sentence may begin with a Latin name."""
-    return "rtl" if {"HEBREW", "ARABIC"} & set(find_language(language).scripts) else "ltr"
 
 
 def character_name(character: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from caspi.evaluation.metrics import align
+from caspi.text import direction
 
 NUM_WORST = 60
 
@@ -39,11 +40,6 @@ def render(metrics: Mapping[str, Any], utterances: Sequence[Mapping[str, Any]]) 
 def percent(rate: float) -> str:
     """`12.3%`, for people."""
     return f"{100 * rate:.1f}%"
-
-
-def direction(language: str) -> str:
-    """The direction of a language's script. By language, since a Hebrew sentence may begin with a Latin name."""
-    return "rtl" if language in {"ar", "fa", "he", "ur", "yi"} else "ltr"
 
 
 def _num_errors(row: Mapping[str, Any]) -> int:

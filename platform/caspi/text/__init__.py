@@ -8,6 +8,6 @@ script_share("שלום world 7", "he")                  0.44...
 
 from caspi.text.normalizer import Normalizer
 from caspi.text.registry import LANGUAGE_NAMES, language_code, language_name, normalizer
-from caspi.text.script import script_share
+from caspi.text.script import direction, script_share
 
-__all__ = ["LANGUAGE_NAMES", "Normalizer", "language_code", "language_name", "normalizer", "script_share"]
+__all__ = ["LANGUAGE_NAMES", "Normalizer", "direction", "language_code", "language_name", "normalizer", "script_share"]

@@ -21,6 +21,15 @@ def script_share(text: str, code: str) -> float | None:
     return letters.count(_EXPECTED) / len(letters) if letters else None
 
 
+def direction(code: str) -> str:
+    """`rtl` or `ltr`: how a language is written. A text's own letters do not tell: one in Hebrew may begin in Latin.
+
+    Raises:
+        RequestError: we do not know the code.
+    """
+    return "rtl" if {"HEBREW", "ARABIC"} & set(find_language(code).scripts) else "ltr"
+
+
 @cache
 def _judge(scripts: tuple[str, ...]) -> CharacterMap:
     """A table that leaves a sign for each letter, and nothing of the rest."""
