@@ -15,8 +15,10 @@ import yaml
 from caspi.memory import descendants
 from tests.corpus.conftest import hashes, tone, write_jsonl
 
+pytestmark = pytest.mark.timeout(900)  # whole commands, several in a test, on machines that may be busy
+
 _NUM_ROWS = 400
-_DEADLINE_S = 120
+_DEADLINE_S = 240
 
 
 @pytest.fixture(scope="module")
