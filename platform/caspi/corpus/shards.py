@@ -1,5 +1,6 @@
 """The files of a finished corpus: shards, the length index, the rejected rows, and the ledger for updates."""
 
+import mmap
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import pyarrow.parquet as pq
 
 from caspi.corpus.format import INDEX_SCHEMA, REJECTED_SCHEMA, SHARD_SCHEMA
 from caspi.corpus.ledger import LEDGER_SCHEMA, Ledger, Shard, by_chunk
-from caspi.corpus.staging import read_arrow
 
 # A reader of one utterance reads its row group: 32 utterances of 10 s are about 6 MB.
 _ROWS_PER_GROUP = 32
@@ -57,6 +57,7 @@ def write_shard(
             table = table.set_column(table.schema.get_field_index("judge_wer"), "judge_wer", wers)
             writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
             light.append(table.select(LIGHT_COLUMNS))
+            reader.release()
     os.replace(temporary, shard)  # a task that Ray runs twice must not leave half a shard
     return pa.concat_tables(light)
 
@@ -65,11 +66,30 @@ class _RowReader:
     """Single rows of parts, which lie in memory maps, and of shards, a row group of each at a time."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._parts = {place: read_arrow(path) for place, path in enumerate(files) if path.suffix == ".arrow"}
+        self._parts = {place: _PartRows(path) for place, path in enumerate(files) if path.suffix == ".arrow"}
         self._shards = {place: _ShardRows(path) for place, path in enumerate(files) if path.suffix == ".parquet"}
 
     def read(self, file: int, row: int) -> pa.Table:
-        return self._parts[file].slice(row, 1) if file in self._parts else self._shards[file].read(row)
+        return self._parts[file].read(row) if file in self._parts else self._shards[file].read(row)
+
+    def release(self) -> None:
+        """Let go of the pages that were read, which would add up to all that the shard holds."""
+        for part in self._parts.values():
+            part.release()
+
+
+class _PartRows:
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_RANDOM)  # rows are picked here and there: what lies beside them is not wanted
+        self._table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map))).read_all()
+
+    def read(self, row: int) -> pa.Table:
+        return self._table.slice(row, 1)
+
+    def release(self) -> None:
+        self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class _ShardRows:
