@@ -83,7 +83,7 @@ def test_any_of_the_keys_is_good_and_another_is_401(client: openai.OpenAI) -> No
     [
         (("notes.wav", b"these are not samples" * 9), "undecodable_audio"),
         (("empty.wav", b""), "empty_audio"),
-        (("cut.flac", tone(2.0)[:1000]), "truncated_audio"),
+        (("cut.flac", tone(2.0)[:1000]), "undecodable_audio"),
         (("long.flac", tone(31)), "audio_too_long"),
     ],
     ids=["not audio", "empty", "cut off", "too long"],
