@@ -99,7 +99,7 @@ def _sounds(row: Row, decode: Decoder, data: Data) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1)
 def _read_held_out(files: HeldOutFiles) -> HeldOut:
-    return HeldOut.read(files.paths, files.sets)
+    return HeldOut(map(read_arrow, files.paths), files.sets)
 
 
 @contextlib.contextmanager

@@ -52,17 +52,28 @@ def check_output(output: Path, *, overwrite: bool, update: bool) -> None:
 
 @contextlib.contextmanager
 def locked(work: Work) -> Iterator[None]:
-    """Keep others out of the work. The lock goes with its process, however that ends.
+    """Keep others out of the work.
 
     Raises:
         CorpusError: another process prepares the same corpus.
     """
     work.folder.mkdir(parents=True, exist_ok=True)
-    with open(work.folder / "lock", "w") as file:
+    with hold(work.folder / "lock", whose="preparation"):
+        yield
+
+
+@contextlib.contextmanager
+def hold(lock: Path, *, whose: str) -> Iterator[None]:
+    """Lock a file, in a folder that only one may write. The lock goes with its process, however that ends.
+
+    Raises:
+        CorpusError: another process holds it.
+    """
+    with open(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CorpusError(f"{work.folder}: another preparation is at work here; wait for it, or stop it") from error
+            raise CorpusError(f"{lock.parent}: another {whose} is at work here; wait for it, or stop it") from error
         yield
 
 

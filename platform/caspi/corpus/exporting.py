@@ -1,7 +1,6 @@
 """A corpus for other tools: the same utterances in a format that they read, streamed, and complete or not there."""
 
 import contextlib
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from caspi.corpus.commit import hold
 from caspi.corpus.exports import FORMATS
 from caspi.corpus.format import SPLITS, Corpus, Utterance
 from caspi.errors import CorpusError, RequestError
@@ -85,11 +85,7 @@ def _stage(output: Path) -> Iterator[Path]:
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise CorpusError(f"{folder}: no export left this; the export works there, so move it or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(mark, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it goes with its process, however that ends
-        except OSError as error:
-            raise CorpusError(f"{folder}: another export is at work here; wait for it, or stop it") from error
+    with hold(mark, whose="export"):
         _clear(folder)
         yield folder
         mark.unlink()

@@ -9,7 +9,6 @@ from typing import Any
 
 from caspi.corpus.rows import Chunk
 from caspi.recipe.data import Data
-from caspi.recipe.sources import Source
 
 # Raise it whenever the same chunk, recipe and libraries would give other utterances or refusals than before.
 _PREPARATION_VERSION = 3
@@ -21,33 +20,37 @@ _LIBRARIES = ("soundfile", "soxr", "av", "numpy", "silero-vad", "onnxruntime")
 _ONLY_OF_THE_WHOLE: Any = {"sources": True, "evaluation_sets": True, "shards": {"max_duration_s"}}
 
 
-def chunk_key(chunk: Chunk, source: Source, name: str, data: Data, held_out: str) -> str:
-    """The key of a chunk: what is read, and everything of the recipe that its rows depend on.
+def chunk_keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data, held_out: str) -> list[str]:
+    """The keys of chunks: what is read, and everything of the recipe that its rows depend on.
 
-    `held_out` is the key of the evaluation sets. The source's place among others does not count.
+    `names` are those of the sources; `held_out` is the key of the evaluation sets. A source's place among others does
+    not count.
     """
     settings = data.model_dump(mode="json", exclude=_ONLY_OF_THE_WHOLE)
-    return _key({**_what_is_read(chunk, source, name), "data": settings, "held_out": held_out})
+    return _keys(chunks, names, data, {"data": settings, "held_out": held_out})
 
 
-def held_out_key(chunk: Chunk, source: Source, name: str, data: Data) -> str:
-    """The key of a chunk of an evaluation set, of which only ids and sounds are taken."""
-    return _key({**_what_is_read(chunk, source, name), "decoding": data.decoding.model_dump(mode="json")})
+def held_out_keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data) -> list[str]:
+    """The keys of chunks of evaluation sets, of which only ids and sounds are taken."""
+    return _keys(chunks, names, data, {"decoding": data.decoding.model_dump(mode="json")})
 
 
-def _what_is_read(chunk: Chunk, source: Source, name: str) -> dict[str, Any]:
-    place = dataclasses.asdict(chunk)
-    del place["source"]
-    return {"preparation": _preparation(), "chunk": place, "source": source.model_dump(mode="json"), "name": name}
+def _keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data, common: dict[str, Any]) -> list[str]:
+    # There may be millions of chunks: what they share is put together once.
+    preparation = {"version": _PREPARATION_VERSION, **{name: version(name) for name in _LIBRARIES}}
+    sources = [source.model_dump(mode="json") for source in data.sources]
+    keys = []
+    for chunk in chunks:
+        place = dataclasses.asdict(chunk)
+        source = place.pop("source")
+        what = {"preparation": preparation, "chunk": place, "source": sources[source], "name": names[source]}
+        keys.append(_key({**what, **common}))
+    return keys
 
 
 def combine(keys: Sequence[str]) -> str:
     """One key for many, in their order."""
     return _key(list(keys))
-
-
-def _preparation() -> dict[str, Any]:
-    return {"version": _PREPARATION_VERSION, **{name: version(name) for name in _LIBRARIES}}
 
 
 def _key(values: Any) -> str:

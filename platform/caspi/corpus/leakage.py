@@ -1,7 +1,6 @@
 """Evaluation sets that must not leak into training: the ids and the sounds by which their rows are recognised."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -23,11 +22,6 @@ class HeldOut:
                     self._ids[row["id"]] = row["set"]
                 if row["audio_digest"] is not None and "audio" in sets.match:
                     self._sounds[row["audio_digest"]] = row["set"]
-
-    @classmethod
-    def read(cls, paths: Iterable[Path], sets: EvaluationSets) -> "HeldOut":
-        """From the files that `write` made."""
-        return cls((pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths), sets)
 
     def find_id(self, *ids: str) -> str | None:
         """In words, which set has one of these ids; None if none has."""

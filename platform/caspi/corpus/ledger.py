@@ -39,10 +39,7 @@ LEDGER_SCHEMA = pa.schema(
         ("recording_digest", pa.binary(8)),
         ("text_digest", pa.binary(16)),
         ("audio_digest", pa.binary(16)),
-        (
-            "file",
-            _WORD,
-        ),  # where its audio waits: a part of the stage, or a shard of the corpus that is brought up to date
+        ("file", _WORD),  # where its audio waits: a part of the stage, or a shard of the corpus that is updated
         ("file_row", pa.int32()),
         ("judge_wer", pa.float32()),  # what the model of data.meaning thinks of it; null without one
     ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from caspi.corpus.format import SCHEMA_VERSION
-from caspi.corpus.keys import chunk_key, combine, held_out_key
+from caspi.corpus.keys import chunk_keys, combine, held_out_keys
 from caspi.corpus.rows import Chunk
 from caspi.corpus.sources import plan_chunks, source_names
 from caspi.recipe.data import Data
@@ -33,7 +33,7 @@ def make_plan(data: Data) -> Plan:
     held_out = _plan_held_out(data)
     names, chunks = source_names(data), plan_chunks(data)
     held_out_id = held_out.key if held_out else ""
-    keys = [chunk_key(chunk, data.sources[chunk.source], names[chunk.source], data, held_out_id) for chunk in chunks]
+    keys = chunk_keys(chunks, names, data, held_out_id)
     of_the_whole = [str(SCHEMA_VERSION), str(data.shards.max_duration_s)]
     return Plan(data, chunks, keys, held_out, combine([*of_the_whole, *keys]))
 
@@ -44,5 +44,5 @@ def _plan_held_out(data: Data) -> Plan | None:
         return None
     sets = data.model_copy(update={"sources": data.evaluation_sets.sources, "evaluation_sets": None})
     names, chunks = source_names(sets), plan_chunks(sets)
-    keys = [held_out_key(chunk, sets.sources[chunk.source], names[chunk.source], sets) for chunk in chunks]
+    keys = held_out_keys(chunks, names, sets)
     return Plan(sets, chunks, keys, None, combine([*data.evaluation_sets.match, *keys]))
