@@ -6,7 +6,7 @@ import torch
 
 from caspi.errors import ModelError
 from caspi.model import Loaded, Prompter, collate, log_mel, num_audio_tokens
-from caspi.model.loss import IGNORED
+from caspi.model.batch import IGNORED
 
 WORDS = ["שלום", "עולם", 'צה"ל', "בית-ספר", "ילד", "3.5", "Qwen", "hello", "!", "\u05d0\u05b8", "🙂", "ד'"]
 

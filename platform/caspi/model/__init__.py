@@ -3,13 +3,15 @@
 Importing it imports torch and transformers.
 """
 
+from caspi.model.batch import Batch, collate
 from caspi.model.features import log_mel, num_audio_tokens
 from caspi.model.loading import Loaded, load
-from caspi.model.loss import Batch, Losses, collate, loss_sums
-from caspi.model.prompt import Example, Prompter
+from caspi.model.loss import Losses, loss_sums
+from caspi.model.prompt import NO_SPEECH, Example, Prompter
 from caspi.model.toy import build_toy
 
 __all__ = [
+    "NO_SPEECH",
     "Batch",
     "Example",
     "Loaded",

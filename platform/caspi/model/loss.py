@@ -10,47 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from caspi.model.batch import IGNORED, Batch
 from caspi.model.features import FRAMES_PER_CHUNK, TOKENS_PER_CHUNK, Features, tokens_of_frames
-from caspi.model.prompt import Example
-
-IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and in transformers
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Utterances of one forward pass, padded on the right."""
-
-    input_ids: torch.Tensor  # (B, S) int64
-    labels: torch.Tensor  # (B, S) int64, IGNORED outside the targets; not shifted
-    texts: tuple[torch.Tensor, ...]  # B of (tokens of the transcript alone,)
-    features: Features
-    audio_s: float
-
-    @property
-    def num_supervised(self) -> int:
-        return int((self.labels != IGNORED).sum())
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            tuple(text.to(device, non_blocking=True) for text in self.texts),
-            self.features.to(device),
-            self.audio_s,
-        )
-
-
-def collate(examples: Sequence[Example], features: Features, *, pad_id: int, audio_s: float) -> Batch:
-    """Join examples into one padded batch."""
-    width = max(len(example.prompt_ids) + len(example.target_ids) for example in examples)
-    input_ids = torch.full((len(examples), width), pad_id)
-    labels = torch.full((len(examples), width), IGNORED)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt_ids), len(example.prompt_ids) + len(example.target_ids)
-        input_ids[row, :end] = torch.tensor(example.prompt_ids + example.target_ids)
-        labels[row, start:end] = torch.tensor(example.target_ids)
-    texts = tuple(torch.tensor(example.text_ids, dtype=torch.long) for example in examples)
-    return Batch(input_ids, labels, texts, features, audio_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +22,18 @@ class Losses:
     the same for every split of the batch.
     """
 
-    cross_entropy: torch.Tensor  # over the supervised tokens
+    cross_entropy: torch.Tensor  # over the supervised tokens; what is reported
+    objective: torch.Tensor  # the same with label smoothing, where it was asked for; what is differentiated
     alignment: torch.Tensor  # CTC over the texts; zero where it was not asked for
 
 
-def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False) -> Losses:
+def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False, label_smoothing: float = 0.0) -> Losses:
     """The training losses of a batch.
 
     No attention mask: padding is on the right, and a causal model at a real position never sees what follows.
+
+    `label_smoothing` is the share of each target that is spread evenly over the vocabulary (arXiv 1512.00567), from 0
+    to below 1. The reported cross-entropy does not change its meaning with it.
     """
     heard = encode(model, batch.features)
     embeddings = model.get_input_embeddings()(batch.input_ids)  # (B, S, H)
@@ -79,10 +44,14 @@ def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False) -> Loss
     targets = batch.labels[:, 1:]
     supervised = targets != IGNORED
     logits = model.lm_head(hidden[:, :-1][supervised])  # (L, V)
-    cross_entropy = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    # The logits are the largest tensor of the step: both losses share one softmax.
+    log_probabilities = logits.float().log_softmax(-1)
+    cross_entropy = objective = F.nll_loss(log_probabilities, targets[supervised], reduction="sum")
+    if label_smoothing:
+        objective = (1 - label_smoothing) * cross_entropy - label_smoothing * log_probabilities.mean(-1).sum()
     if not with_alignment:
-        return Losses(cross_entropy, torch.zeros_like(cross_entropy))
-    return Losses(cross_entropy, _alignment_sum(model, heard, is_audio.sum(-1), batch.texts))
+        return Losses(cross_entropy, objective, torch.zeros_like(cross_entropy))
+    return Losses(cross_entropy, objective, _alignment_sum(model, heard, is_audio.sum(-1), batch.texts))
 
 
 def _alignment_sum(
