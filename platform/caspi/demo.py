@@ -131,7 +131,7 @@ def _prepare(demo: Demo, recipe: Recipe) -> Corpus:
 def _train(demo: Demo, recipe: Recipe, corpus: Corpus) -> None:
     from caspi.training import train
 
-    workers = recipe.training.workers.num_workers
+    workers = recipe.training.workers.most
     with demo.stage("train", f"fine-tuning a toy Qwen3-ASR on {workers} workers (Ray Train), curves in MLflow"):
         result = train(recipe, corpus=corpus.path, output=demo.output / "run", on_progress=demo.console.training)
     demo.figures |= {"loss_first": result.loss_first, "loss_last": result.loss_last, "train_rtfx": result.rtfx}

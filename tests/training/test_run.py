@@ -1,6 +1,5 @@
 """Whole runs on Ray Train with a real MLflow server: what they leave behind, and what killing a worker changes."""
 
-import json
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from caspi.errors import CorpusError, RequestError, RunError
 from caspi.memory import descendants
 from caspi.recipe import Recipe, load_recipe, parse_recipe
 from caspi.training import TrainResult, progress, train
-from caspi.training.checkpoint import Cursor
+from caspi.training.checkpoint import read_state
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -52,8 +51,11 @@ def finished(
 
 def weights(output: Path) -> dict:
     """Those of the newest checkpoint: the end of the run, whichever model was best."""
-    newest = max((output / "ray" / "train").glob("checkpoint-*"))
-    return load_file(newest / "model" / "model.safetensors")
+    return load_file(newest(output) / "model" / "model.safetensors")
+
+
+def newest(output: Path) -> Path:
+    return max((output / "checkpoints").glob("checkpoint-*"))
 
 
 def steps(output: Path) -> list[int]:
@@ -144,22 +146,12 @@ def test_the_best_model_by_wer_is_kept_and_not_the_last(finished):
     _, output = finished
     lines = [line for line in progress.read(output / "progress.jsonl") if line["event"] == "validation"]
     errors = [(line["eval/wer"], line["eval/cer"]) for line in lines]
-    newest = max((output / "ray" / "train").glob("checkpoint-*"))
-    assert len(errors) == 3
-    assert json.loads((newest / "cursor.json").read_text())["best_wer"] == min(errors)[0]
+    assert [line["step"] for line in lines] == [0, *(len(steps(output)) * epoch // 3 for epoch in (1, 2, 3))]
+    assert read_state(newest(output)).best[0].wer == min(errors)[0]
     best, last = load_file(output / "model" / "model.safetensors"), weights(output)
     is_last = all(bool((best[name] == last[name]).all()) for name in best)
     # Of equals the later one is kept.
     assert is_last == (errors[-1] == min(errors))
-
-
-def test_the_best_is_by_wer_then_cer_then_the_later():
-    cursor = Cursor(best_wer=0.2, best_cer=0.1)
-    assert cursor.is_best(0.1, 0.9)
-    assert cursor.is_best(0.2, 0.1)
-    assert not cursor.is_best(0.2, 0.11)
-    assert not cursor.is_best(0.3, 0.0)
-    assert Cursor().is_best(5.0, 5.0)
 
 
 def test_more_workers_than_this_machine_has_are_refused_at_once(
@@ -173,6 +165,4 @@ def test_more_workers_than_this_machine_has_are_refused_at_once(
 
 def test_every_checkpoint_says_where_it_is(finished):
     _, output = finished
-    newest = max((output / "ray" / "train").glob("checkpoint-*"))
-    cursor = json.loads((newest / "cursor.json").read_text())
-    assert cursor["step"] == steps(output)[-1]
+    assert read_state(newest(output)).step == steps(output)[-1]

@@ -8,7 +8,7 @@ import torch
 
 from caspi.model import Batch, Loaded, build_toy, collate, log_mel, loss_sums, num_audio_tokens
 from caspi.recipe.sections import Optimizer, Toy
-from caspi.training.step import build_optimizer, learning_rate, train_step
+from caspi.training.step import DoesNotFit, Objective, Stop, build_optimizer, learning_rate, train_step
 
 TEXTS = ["שלום", "ילד הולך הביתה עכשיו", "כן", "הם גרים בעיר גדולה ליד הים"]
 
@@ -35,17 +35,11 @@ def batch_of(toy: Loaded, clips: list[np.ndarray], rows: list[int]) -> Batch:
     return collate(examples, log_mel([clips[row] for row in rows]), pad_id=toy.prompter.pad_id, audio_s=1.0)
 
 
-def update(toy: Loaded, clips: list[np.ndarray], split: list[list[int]]):
+def update(toy: Loaded, clips: list[np.ndarray], split: list[list[int]], *, stop: Stop = Stop.NO, **settings):
     model = copy.deepcopy(toy.model)
     optimizer = build_optimizer(model, Optimizer())
-    result = train_step(
-        model,
-        optimizer,
-        [batch_of(toy, clips, rows) for rows in split],
-        device=torch.device("cpu"),
-        autocast=None,
-        max_grad_norm=1.0,
-    )
+    objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=1.0, **settings)
+    result = train_step(model, optimizer, [batch_of(toy, clips, rows) for rows in split], objective, stop=stop)
     return result, model
 
 
@@ -97,3 +91,69 @@ def test_the_learning_rate_rises_falls_and_ends_at_its_floor():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     constant = Optimizer(learning_rate=1.0, schedule="constant", warmup_share=0.0)
     assert {learning_rate(constant, step=step, num_steps=9) for step in range(9)} == {1.0}
+
+
+class SmallMemory:
+    """Runs out above so much audio at once, after it has let some batches through."""
+
+    def __init__(self, max_padded_s: float, error: Exception) -> None:
+        self.max_padded_s, self.error, self.num_failures = max_padded_s, error, 0
+
+    def __call__(self, batch: Batch) -> None:
+        if batch.padded_s > self.max_padded_s:
+            self.num_failures += 1
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.06 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_step_that_ran_out_of_memory_is_done_again_and_comes_out_the_same(toy, clips, error):
+    _, expected = update(toy, clips, [[1], [0, 2, 3]])
+    memory = SmallMemory(6.0, error)
+    result, model = update(toy, clips, [[1], [0, 2, 3]], before_forward=memory)
+    assert memory.num_failures == result.num_halvings == 2  # 3 x 4.7 s, then 2 x 4.7 s
+    assert result.num_tokens == update(toy, clips, [[0, 1, 2, 3]])[0].num_tokens
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_memory_that_really_runs_out_is_recognised(toy, clips):
+    def ask_for_too_much(batch: Batch) -> None:
+        if batch.num_utterances > 2:
+            torch.empty(2**50)
+
+    result, _ = update(toy, clips, [[0, 1, 2, 3]], before_forward=ask_for_too_much)
+    assert result.num_halvings == 1
+
+
+def test_an_utterance_that_does_not_fit_alone_ends_the_run_with_a_reason(toy, clips):
+    memory = SmallMemory(4.0, torch.OutOfMemoryError("out of memory"))
+    with pytest.raises(DoesNotFit, match="max_duration_s"):
+        update(toy, clips, [[0, 1], [2, 3]], before_forward=memory)
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again(toy, clips):
+    memory = SmallMemory(0.0, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        update(toy, clips, [[0]], before_forward=memory)
+    assert memory.num_failures == 1
+
+
+def test_the_wish_to_stop_comes_back_with_the_result(toy, clips):
+    assert update(toy, clips, [[0]])[0].stop is Stop.NO
+    assert update(toy, clips, [[0]], stop=Stop.PREEMPTED)[0].stop is Stop.PREEMPTED
+
+
+def test_label_smoothing_changes_the_update_and_not_the_reported_loss(toy, clips):
+    plain, expected = update(toy, clips, [[0, 1, 2, 3]])
+    smoothed, model = update(toy, clips, [[0, 1, 2, 3]], label_smoothing=0.1)
+    assert smoothed.loss == pytest.approx(plain.loss, abs=1e-6)
+    assert any(
+        not torch.equal(one, other) for one, other in zip(model.parameters(), expected.parameters(), strict=True)
+    )

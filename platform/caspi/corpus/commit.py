@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caspi.errors import CorpusError
+from caspi.errors import CaspiError, CorpusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,17 @@ def locked(work: Work) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold(lock: Path, *, whose: str) -> Iterator[None]:
+def hold(lock: Path, *, whose: str, error: type[CaspiError] = CorpusError) -> Iterator[None]:
     """Lock a file, in a folder that only one may write. The lock goes with its process, however that ends.
 
     Raises:
-        CorpusError: another process holds it.
+        CorpusError: another process holds it; or what `error` says.
     """
     with open(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CorpusError(f"{lock.parent}: another {whose} is at work here; wait for it, or stop it") from error
+        except OSError as cause:
+            raise error(f"{lock.parent}: another {whose} is at work here; wait for it, or stop it") from cause
         yield
 
 

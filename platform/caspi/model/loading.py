@@ -48,10 +48,10 @@ class Loaded:
         model.generation_config.eos_token_id = [end, pad]  # type: ignore[union-attr]
         return cls(model, processor, prompter)
 
-    def save(self, folder: Path) -> None:
-        """Write native safetensors, config, tokenizer and processor."""
+    def save(self, folder: Path, *, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write native safetensors, config, tokenizer and processor. `weights`: these, and not the model's own."""
         with _quietly():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=weights)
             self.processor.save_pretrained(folder)
 
 

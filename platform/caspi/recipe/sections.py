@@ -50,8 +50,13 @@ class Model(Section):
 class Workers(Section):
     """The machines' share of the work."""
 
-    num_workers: int = Field(2, ge=1)
-    """Data-parallel workers. The effective batch does not depend on it."""
+    num_workers: int | tuple[int, int] = 2
+    """Data-parallel workers; the effective batch does not depend on it. Two numbers, `[2, 8]`: as many as the cluster
+    has at the time, within these bounds."""
+
+    resize_every_s: float = Field(60.0, ge=1)
+    """With two numbers: how often the run looks whether it can have more workers. Each change costs a restart from the
+    newest checkpoint."""
 
     use_gpu: bool = False
     """One GPU for each worker."""
@@ -63,7 +68,24 @@ class Workers(Section):
     """Ray's name of the GPU that a worker must get, for instance `A100`."""
 
     max_failures: int = Field(3, ge=0)
-    """How many crashes of workers the run survives. Each resumes from the newest checkpoint."""
+    """How many crashes of workers the run survives. Each resumes from the newest checkpoint. Preempted machines do not
+    count."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if not 1 <= self.fewest <= self.most:
+            raise ValueError(f"num_workers={self.num_workers}: expected a number from 1, or [fewest, most]")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of workers that the run starts with."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most(self) -> int:
+        """The largest number of workers."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
 class Batches(Section):
@@ -131,20 +153,32 @@ class Validation(Section):
     """How the model is judged while it learns."""
 
     every_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between two validations by WER. Default: once an epoch."""
+    """Optimizer steps between two validations by WER. Default: once an epoch. The model is judged before the first step
+    too. A checkpoint is written each time, so that the best model is never lost."""
 
     max_utterances: int = Field(200, ge=1)
     """Utterances of the validation split that are transcribed each time: always the same ones."""
+
+    aside: Literal["auto", "never", "always"] = "auto"
+    """Judge checkpoints in a task beside the run, so that training goes on meanwhile. `auto`: where the cluster has
+    room for one worker more; elsewhere the workers stop training and judge together."""
+
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many validations in a row without a better WER. Default: never."""
+
+    average_best: int = Field(0, ge=0)
+    """At the end, average the weights of so many of the best checkpoints, and keep the average if its WER is lower than
+    the best one's. They are kept until then. 0 and 1: no average."""
 
 
 class Checkpoints(Section):
     """What is kept so that nothing is lost."""
 
     every_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between two checkpoints. Default: as often as validation."""
+    """Optimizer steps between two checkpoints, besides those of validation. Default: once an epoch."""
 
-    num_to_keep: int = Field(2, ge=1)
-    """The newest checkpoints; the best by WER is kept besides."""
+    num_to_keep: int = Field(2, ge=2)
+    """The newest checkpoints; the best by WER is kept besides. Two at least: when one is damaged the other is used."""
 
 
 class Training(Section):
@@ -163,11 +197,18 @@ class Training(Section):
     """Weight of a CTC loss on the audio embeddings beside the cross-entropy. For models that start from nothing, which
     learn to listen several times sooner with it; a pretrained model needs none. `train/loss` never includes it."""
 
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target's probability that is spread over the whole vocabulary. `train/loss` never includes it."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     log_every_steps: int = Field(10, ge=1)
     """Optimizer steps between two points of a curve."""
+
+    record_utterances: bool = False
+    """Write down which utterances each step saw, in `RUN/seen/`: a proof of what was trained on, 20 bytes an
+    utterance."""
 
     workers: Workers = Workers()
     batches: Batches = Batches()

@@ -1,88 +1,207 @@
 """What a run needs to go on: weights, optimizer, and the place in the plan. Hashed, so that damage is seen.
 
-Nothing in a step draws from a global random generator (order and augmentation follow from the seed, there is no
-dropout), so there is no generator state to keep.
+CHECKPOINT/
+  model/                  a model like any other
+  optimizer.safetensors   AdamW's moments, by the names of the weights
+  state.json              where the run stands
+  sha256.json             of each file above
+
+The learning rate, the order, the augmentation and the random numbers of a step are functions of the seed and the step,
+so there is no schedule or generator whose state would have to be kept.
 """
 
+import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file
 
 from caspi.errors import TrainingError
 from caspi.model import Loaded
+from caspi.training.step import MOMENTS
 
 _HASHES = "sha256.json"
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far a run has come."""
+class Grade:
+    """How good the model was after a step, by transcribing a part of the validation split."""
+
+    step: int
+    wer: float
+    cer: float
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Smaller is better: by WER, then by CER, then the later model."""
+        return self.wer, self.cer, -self.step
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a run has come. With the seed and the settings in the recipe it says all that comes after."""
 
     epoch: int = 0
     step_in_epoch: int = 0  # the next step to do
     step: int = 0  # optimizer updates done, over all epochs
-    best_wer: float | None = None  # of the model that is kept
-    best_cer: float | None = None
+    max_micro_batch_s: float | None = None  # smaller than the recipe's, since memory ran out
+    grades: tuple[Grade, ...] = field(default=())  # of the models so far, oldest first
 
-    def is_best(self, wer: float, cer: float) -> bool:
-        """Whether these are the best so far: by WER, then by CER, then the later model."""
-        return self.best_wer is None or (wer, cer) <= (self.best_wer, self.best_cer or 0.0)
-
-    def after_step(self, *, steps_in_epoch: int) -> "Cursor":
+    def after_step(self, *, steps_in_epoch: int) -> Self:
         """The place after one more update."""
         if self.step_in_epoch + 1 == steps_in_epoch:
             return replace(self, epoch=self.epoch + 1, step_in_epoch=0, step=self.step + 1)
         return replace(self, step_in_epoch=self.step_in_epoch + 1, step=self.step + 1)
 
+    def graded(self, grade: Grade) -> Self:
+        """With one more grade; a step that was done again is graded anew."""
+        others = [each for each in self.grades if each.step != grade.step]
+        return replace(self, grades=tuple(sorted([*others, grade], key=lambda each: each.step)))
 
-def name(cursor: Cursor) -> str:
-    """The checkpoint's folder."""
-    return f"checkpoint-{cursor.step:06d}"
+    @property
+    def best(self) -> tuple[Grade, ...]:
+        """The grades, best first."""
+        return tuple(sorted(self.grades, key=lambda grade: grade.rank))
+
+    @property
+    def num_worse_in_a_row(self) -> int:
+        """Models since the best one."""
+        return sum(grade.step > self.best[0].step for grade in self.grades) if self.grades else 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return cls(**values | {"grades": tuple(Grade(**grade) for grade in values["grades"])})
 
 
-def save(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, cursor: Cursor) -> None:
-    """Write a checkpoint into an empty folder. `folder/model` is a model like any other."""
-    loaded.save(folder / "model")
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-    (folder / "cursor.json").write_text(json.dumps(asdict(cursor)), encoding="utf-8")
-    (folder / _HASHES).write_text(json.dumps(_hashes(folder), indent=1), encoding="utf-8")
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything, in the memory of the host: training may go on while it is written."""
+
+    state: State
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor]
+
+    @classmethod
+    def take(cls, loaded: Loaded, optimizer: torch.optim.Optimizer, state: State) -> Self:
+        """Copy weights and optimizer."""
+        # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
+        copies: dict[int, torch.Tensor] = {}
+        weights = {
+            name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
+            for name, tensor in loaded.model.state_dict().items()
+        }
+        moments = {
+            name: tensor.detach().to("cpu", copy=True) for name, tensor in _moments(loaded.model, optimizer).items()
+        }
+        return cls(state, weights, moments)
+
+    def write(self, folder: Path, loaded: Loaded) -> None:
+        """Write all files into an empty folder, and see that they reach the disk. `loaded` says what kind of model.
+
+        Raises:
+            OSError: the disk is full, or gone.
+        """
+        with _os_errors():
+            loaded.save(folder / "model", weights=self.weights)
+            save_file(self.moments, folder / _OPTIMIZER)
+        (folder / _STATE).write_text(json.dumps(self.state.to_json(), indent=1), encoding="utf-8")
+        hashes = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+        (folder / _HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+        for path in (*_files(folder), folder / _HASHES, folder / "model", folder):
+            _sync(path)
 
 
-def restore(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer) -> Cursor:
-    """Put a checkpoint's state into `loaded` and `optimizer`.
+def restore(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer) -> State:
+    """Put a checkpoint's weights and moments into `loaded` and `optimizer`. Verify it before.
 
     Raises:
-        TrainingError: a file is missing or was changed since it was written.
+        TrainingError: it is of another model.
     """
-    from safetensors.torch import load_model
-
-    verify(folder)
-    load_model(loaded.model, folder / "model" / "model.safetensors")
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
-    return Cursor(**json.loads((folder / "cursor.json").read_text(encoding="utf-8")))
-
-
-def verify(folder: Path) -> None:
-    """Compare every file with the hash that was written beside it."""
+    saved, own = load_file(folder / _OPTIMIZER), _moments(loaded.model, optimizer)
     try:
-        expected = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{folder}: not a whole checkpoint: {_HASHES} is not readable") from error
-    damaged = sorted(name for name, digest in expected.items() if _sha256(folder / name) != digest)
-    if damaged:
-        raise TrainingError(f"{folder}: damaged checkpoint: {', '.join(damaged)} changed since it was written")
+        load_model(loaded.model, folder / "model" / "model.safetensors")
+        if saved.keys() != own.keys():
+            raise RuntimeError("the optimizer's weights have other names")
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+    except RuntimeError as error:
+        raise TrainingError(f"{folder}: a checkpoint of another model: {str(error).splitlines()[0]}") from error
+    return read_state(folder)
 
 
-def _hashes(folder: Path) -> dict[str, str | None]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _HASHES)
-    return {str(path.relative_to(folder)): _sha256(path) for path in files}
+def read_state(folder: Path) -> State:
+    """Where the run stood at a checkpoint."""
+    return State.from_json(json.loads((folder / _STATE).read_text(encoding="utf-8")))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a checkpoint, as written beside them."""
+    found: dict[str, str] = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
+    return found
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: each file is there and as it was written."""
+    try:
+        expected = hashes(folder)
+    except (OSError, ValueError):
+        return f"{_HASHES} is not readable"
+    if not {_STATE, _OPTIMIZER, "model/model.safetensors"} <= expected.keys():
+        return f"{_HASHES} is not whole"
+    changed = sorted(name for name, digest in expected.items() if _sha256(folder / name) != digest)
+    return f"changed since it was written: {', '.join(changed)}" if changed else None
+
+
+def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's own tensors, by name of the weight they belong to."""
+    return {
+        f"{key}.{name}": optimizer.state[parameter][key]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for key in ("step", *MOMENTS)
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _HASHES)
 
 
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Let safetensors raise what Python would: it puts the system's error into words of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number)) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,14 +5,19 @@ RUN/
   recipe.yaml     the resolved recipe
   start/          the model that training starts from, where it is made here
   model/          the best model so far, by WER on the validation split
-  ray/            Ray Train's storage: checkpoints
+  checkpoints/    what a run that was interrupted goes on from, see store.py
+  ray/            what Ray Train keeps of each group of workers; nothing that is needed again
   progress.jsonl  what the console shows
+  seen/           which utterances each step saw, where the recipe asks for it
 """
 
 import contextlib
+import errno
 import functools
 import json
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +25,25 @@ from typing import Any
 
 from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
+from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
 from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Workers
 from caspi.text import language_name
 from caspi.training import progress
-from caspi.training.loop import Job, train_loop
+from caspi.training.checkpoint import read_state
+from caspi.training.job import Job, MemoryLimit, Outcome
+from caspi.training.loop import train_loop
+from caspi.training.resuming import check_output, check_same_run
+from caspi.training.store import Store, storage_error
+
+logger = logging.getLogger(__name__)
+
+# Without it the allocator cannot join what is free, and a GPU is full while much of it is unused. Read by torch when it
+# first touches the GPU, so before our code runs.
+_GPU_ENVIRONMENT = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -49,53 +67,47 @@ def train(
     output: str | Path,
     resume: bool = False,
     on_progress: OnProgress | None = None,
+    memory_limit: MemoryLimit | None = None,
 ) -> TrainResult:
     """Fine-tune `recipe.model` on a prepared corpus; the best model is at `output/model`.
 
     Args:
         resume: go on with the run that `output` holds. Without it a folder that holds a run is refused.
         on_progress: called with each line of progress.jsonl as it is written.
+        memory_limit: let memory run out on purpose, to see what comes of it.
 
     Raises:
         RequestError: the corpus, model or output folder is not what it must be; nothing was started.
         TrainingError: training failed more often than `training.workers.max_failures` allows.
+        StorageError: the disk is full or gone; earlier checkpoints are untouched.
     """
     output, opened = Path(output).absolute(), Corpus.open(corpus)
     opened.index("train")
     check_output(output, resume=resume)
+    if resume:
+        check_same_run(recipe, opened, output)
     with ray_session.connect(), tracking.server() as uri:
         _check_resources(recipe.training.workers)
         output.mkdir(parents=True, exist_ok=True)
-        start = start_model(recipe, opened, output)
-        run_id = _run_id(recipe, opened, output, uri, resume=resume)
-        (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
-        job = Job(recipe, opened.path, start, output, uri, run_id)
-        try:
-            with _following(output / progress.FILE_NAME, on_progress):
-                _fit(job)
-        except BaseException:
-            with contextlib.suppress(TrackingError):  # what stopped the run is the news
-                tracking.finish_run(uri, run_id, status="FAILED")
-            raise
+        with hold(output / "lock", whose="training", error=RunError):
+            start = start_model(recipe, opened, output)
+            run_id = _run_id(recipe, opened, output, uri, resume=resume)
+            (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
+            aside = _judges_aside(recipe)
+            job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
+            try:
+                with _following(output / progress.FILE_NAME, on_progress):
+                    _run_to_the_end(job)
+            except BaseException:
+                with contextlib.suppress(TrackingError):  # what stopped the run is the news
+                    tracking.finish_run(uri, run_id, status="FAILED")
+                raise
         result = _summary(output, run_id)
         try:
             _publish(recipe, output, uri, result)
         except TrackingError as error:
             raise TrackingError(f"training is done and its model safe at {result.model}, but {error}") from error
     return result
-
-
-def check_output(output: Path, *, resume: bool) -> None:
-    """Refuse to mix two runs in one folder.
-
-    Raises:
-        RunError: the folder holds a run and `resume` was not asked for, or the reverse.
-    """
-    holds_run = (output / "run.json").exists()
-    if holds_run and not resume:
-        raise RunError(f"{output}: holds a run already; give another --output, or --resume to go on with it")
-    if resume and not holds_run:
-        raise RunError(f"{output}: holds no run to resume")
 
 
 def _check_resources(workers: Workers) -> None:
@@ -108,7 +120,7 @@ def _check_resources(workers: Workers) -> None:
 
     if settings.read().ray_address:
         return
-    needed = {"CPU": workers.num_workers * workers.cpus_per_worker, "GPU": workers.num_workers * workers.use_gpu}
+    needed = {"CPU": workers.fewest * workers.cpus_per_worker, "GPU": workers.fewest * workers.use_gpu}
     for kind, amount in needed.items():
         if amount > (there := ray.cluster_resources().get(kind, 0)):
             raise RequestError(
@@ -135,13 +147,36 @@ def start_model(recipe: Recipe, corpus: Corpus, output: Path) -> str:
     return str(folder)
 
 
-def _fit(job: Job) -> None:
-    """Run Ray Train to its end. A CaspiError that a worker met is raised as itself."""
+def _judges_aside(recipe: Recipe) -> bool:
+    """Whether models are judged in tasks beside the run: where there is room for one worker more, unless told."""
+    import ray
+
+    aside, workers = recipe.training.validation.aside, recipe.training.workers
+    if aside != "auto":
+        return aside == "always"
+    there, all_and_one = ray.cluster_resources(), workers.most + 1
+    has_cpus = there.get("CPU", 0) >= all_and_one * workers.cpus_per_worker
+    return has_cpus and there.get("GPU", 0) >= all_and_one * workers.use_gpu
+
+
+def _run_to_the_end(job: Job) -> None:
+    """Start groups of workers until one has finished. One whose machine is taken away leaves its work to the next.
+
+    Raises:
+        CaspiError: what ended the run before its last step.
+    """
+    while (outcome := _fit(job)).kind == "preempted":
+        logger.warning("preempted: starting again from the newest checkpoint in %s", job.output / "checkpoints")
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def _fit(job: Job) -> Outcome:
+    """Run Ray Train once. A CaspiError that a worker met is raised as itself."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    training = job.recipe.training
-    workers = training.workers
+    workers = job.recipe.training.workers
     trainer = TorchTrainer(
         functools.partial(train_loop, job),
         scaling_config=ray.train.ScalingConfig(
@@ -149,18 +184,21 @@ def _fit(job: Job) -> None:
             use_gpu=workers.use_gpu,
             resources_per_worker={"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {}),
             accelerator_type=workers.accelerator_type,
+            elastic_resize_monitor_interval_s=workers.resize_every_s,
         ),
         run_config=ray.train.RunConfig(
-            name="train",
+            # A name that was used before would make Ray read what it left there.
+            name=f"workers-{time.time_ns()}",
             storage_path=str(job.output / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.checkpoints.num_to_keep),
+            worker_runtime_env={"env_vars": _GPU_ENVIRONMENT} if workers.use_gpu else None,
         ),
     )
     try:
-        trainer.fit()
+        outcome: Outcome = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise _explain(error) from error
+    return outcome
 
 
 def _explain(error: Exception) -> CaspiError:
@@ -170,6 +208,8 @@ def _explain(error: Exception) -> CaspiError:
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, CaspiError):
             return cause
+        if isinstance(cause, OSError) and cause.errno in _STORAGE:
+            return storage_error(cause)
     first = failures[0] if failures else error
     return TrainingError(f"training failed: {type(first).__name__}: {str(first).strip().splitlines()[-1]}")
 
@@ -185,10 +225,11 @@ def _publish(recipe: Recipe, output: Path, uri: str, result: TrainResult) -> Non
 
 def _record_checkpoints(output: Path, uri: str, run_id: str) -> None:
     """Tell MLflow which checkpoints there are; their files stay where they are."""
-    for folder in sorted((output / "ray" / "train").glob("checkpoint-*")):
-        cursor = json.loads((folder / "cursor.json").read_text(encoding="utf-8"))
-        metrics = {"eval/wer": cursor["best_wer"]} if cursor["best_wer"] is not None else {}
-        tracking.record_checkpoint(uri, run_id, step=cursor["step"], path=folder, metrics=metrics)
+    store = Store(output / "checkpoints")
+    for step in store.steps():
+        grades = {grade.step: grade for grade in read_state(store.path(step)).grades}
+        metrics = {"eval/wer": grades[step].wer} if step in grades else {}
+        tracking.record_checkpoint(uri, run_id, step=step, path=store.path(step), metrics=metrics)
 
 
 def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:
@@ -198,7 +239,8 @@ def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: b
         tracking.resume_run(uri, run_id)
         return run_id
     run_id = tracking.start_run(recipe, corpus, uri=uri, name=recipe.name)
-    record.write_text(json.dumps({"run_id": run_id, "tracking_uri": uri}, indent=1), encoding="utf-8")
+    values = {"run_id": run_id, "tracking_uri": uri, "corpus_fingerprint": corpus.fingerprint}
+    record.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return run_id
 
 

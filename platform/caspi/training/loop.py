@@ -1,196 +1,173 @@
 """The training loop that Ray Train runs in every worker."""
 
-import tempfile
+import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.compute as pc
 import ray.train
-import ray.train.torch
-import torch
 
-from caspi.corpus import Corpus
-from caspi.model import Batch, Loaded, load
-from caspi.recipe import Recipe
-from caspi.text import language_name
-from caspi.training import checkpoint
-from caspi.training.checkpoint import Cursor
-from caspi.training.feed import BatchMaker, ShardReader, ahead
-from caspi.training.plan import EpochPlan, plan_epoch
+from caspi.errors import CaspiError
+from caspi.training import averaging, seen
+from caspi.training.feed import ahead
+from caspi.training.job import Job, Outcome
+from caspi.training.keeping import Keeper, is_judged, is_saved
 from caspi.training.progress import Progress
-from caspi.training.step import StepResult, build_optimizer, learning_rate, train_step
-from caspi.training.validation import Examiner, keep
+from caspi.training.seen import Record
+from caspi.training.step import DoesNotFit, Stop
+from caspi.training.store import Store, storage_error
+from caspi.training.worker import Worker, from_rank_0
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the driver tells every worker. Paths are absolute and on storage that all machines see."""
+def train_loop(job: Job) -> Outcome:
+    """Fine-tune on this worker's share of each step.
 
-    recipe: Recipe
-    corpus: Path
-    start: str  # where weights come from: a folder or a Hub id
-    output: Path
-    tracking_uri: str
-    run_id: str
-
-
-def train_loop(job: Job) -> None:
-    """Fine-tune on this worker's share of each step."""
-    worker = Worker.start(job)
-    with Progress.open(job, rank=worker.rank, cursor=worker.cursor, num_steps=worker.num_steps) as progress:
-        feed = ahead(worker.remaining_steps)
+    What goes wrong on all ranks at once is returned, and the run ends. What goes wrong on one alone is raised: Ray
+    Train starts all of them again, from the newest checkpoint.
+    """
+    store, rank = Store(job.output / "checkpoints"), ray.train.get_context().get_world_rank()
+    start = _Start.agree(store, rank)
+    worker = Worker.start(job, start.restored)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(
+            Progress.open(
+                job,
+                rank=rank,
+                state=worker.state,
+                num_steps=worker.num_steps,
+                gather=worker.gather,
+                measure=worker.measure(None),
+            )
+        )
+        wanted = job.recipe.training.record_utterances
+        record = stack.enter_context(Record.open(job.output / "seen", group=start.group, rank=rank, wanted=wanted))
+        keeper = Keeper.open(job, store, worker.loaded, worker.state) if rank == 0 else None
+        if keeper is not None:
+            stack.callback(keeper.close)
+        for problem in start.problems:
+            progress.say("damaged_checkpoint", worker.state, problem)
         try:
-            waited = time.perf_counter()
-            # The plan gives every rank the same steps: a reduction that one worker never joins hangs the rest.
-            for batches in feed:
-                wait_s = time.perf_counter() - waited
-                rate, result = worker.step(batches)
-                progress.step(worker.cursor, result, learning_rate=rate, wait_s=wait_s)
-                if worker.is_due(job.recipe.training.validation.every_steps):
-                    worker.validate(progress)
-                if worker.is_due(job.recipe.training.checkpoints.every_steps):
-                    worker.save(result)
-                    progress.checkpoint(worker.cursor)
-                waited = time.perf_counter()
-        finally:
-            feed.close()
+            return _Loop(worker, progress, record, keeper).run(is_fresh=start.restored is None)
+        except DoesNotFit as error:
+            return Outcome("failed", error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What all ranks must agree on."""
+
+    restored: Path | None  # the checkpoint to go on from
+    group: str  # a name for this group of workers
+    problems: list[str]  # with newer checkpoints
+
+    @classmethod
+    def agree(cls, store: Store, rank: int) -> "_Start":
+        """Rank 0 looks, and tells the others."""
+        start = None
+        if rank == 0:
+            store.claim()
+            restored, problems = store.newest_good()
+            start = cls(restored, seen.new_group(), problems)
+        agreed: _Start = from_rank_0(start, ray.train.get_context().get_world_size())
+        return agreed
 
 
 @dataclass
-class Worker:
-    """One rank of a run: the model, its optimizer, and how far it has come."""
+class _Loop:
+    worker: Worker
+    progress: Progress
+    record: Record
+    keeper: Keeper | None  # on rank 0 alone
+    error: CaspiError | None = None  # rank 0's reason for Stop.FAILED
 
-    job: Job
-    rank: int
-    world_size: int
-    device: torch.device
-    loaded: Loaded
-    optimizer: torch.optim.Optimizer
-    cursor: Cursor
-    plans: list[EpochPlan]
-    maker: BatchMaker
-    examiner: Examiner
+    def run(self, *, is_fresh: bool) -> Outcome:
+        """Step after step, to the end or a good reason to stop before it."""
+        if is_fresh:
+            self._mark(judge=True)  # how good it is before training; and something to go back to
+        feed = ahead(self.worker.remaining_shares)
+        stop = Stop.NO
+        try:
+            waited = time.perf_counter()
+            # The plan gives every rank the same number of steps: a reduction that one never joins hangs the rest.
+            for share in feed:
+                wait_s = time.perf_counter() - waited
+                rate, result = self.worker.step(share, stop=self._wish())
+                stop = result.stop
+                self.record.add(self.worker.state.step, share.utterances)
+                self.progress.step(self.worker.state, result, learning_rate=rate, wait_s=wait_s)
+                if stop is Stop.FAILED:
+                    return Outcome("failed", self.error)
+                self._after_step(stop)
+                if stop is not Stop.NO:
+                    break
+                waited = time.perf_counter()
+        finally:
+            feed.close()
+        if stop is not Stop.PREEMPTED:
+            self._follow(to_the_end=True)
+            averaging.try_average(self.worker, self.keeper, self.progress)
+        self._settle()
+        if self.error is not None:
+            return Outcome("failed", self.error)
+        return Outcome("preempted" if stop is Stop.PREEMPTED else "finished")
 
-    @classmethod
-    def start(cls, job: Job) -> "Worker":
-        """Load the model and go to where the newest checkpoint that Ray knows of this run stands."""
-        recipe, context = job.recipe, ray.train.get_context()
-        rank, world_size, device = context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
-        if device.type == "cpu":
-            # Each worker computes on the cores that Ray gave it; more threads than cores only get in each other's way.
-            torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
-        corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
-        if recipe.training.gradient_checkpointing:
-            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        loaded.model.train()
-        optimizer = build_optimizer(loaded.model, recipe.training.optimizer)
-        cursor = Cursor()
-        if found := ray.train.get_checkpoint():
-            with found.as_directory() as folder:
-                cursor = checkpoint.restore(Path(folder), loaded, optimizer)
-        maker = BatchMaker(
-            reader=ShardReader(corpus, "train"),
-            prompter=loaded.prompter,
-            language=language_name(recipe.data.language),
-            augmentation=recipe.training.augmentation,
-            seed=recipe.training.seed,
-        )
-        examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        plans = plan_epochs(corpus, recipe)
-        return cls(job, rank, world_size, device, loaded, optimizer, cursor, plans, maker, examiner)
+    def _wish(self) -> Stop:
+        """Whether this rank wants the run to end after the next step."""
+        if self.progress.error is not None:
+            self.error = self.error or storage_error(self.progress.error)
+        if self.error is not None:
+            return Stop.FAILED
+        if self.worker.is_preempted():
+            return Stop.PREEMPTED
+        patience = self.worker.job.recipe.training.validation.patience
+        is_enough = patience is not None and self.worker.state.num_worse_in_a_row >= patience
+        return Stop.PATIENCE if is_enough else Stop.NO
 
-    @property
-    def num_steps(self) -> int:
-        return sum(len(plan.steps) for plan in self.plans)
+    def _after_step(self, stop: Stop) -> None:
+        recipe, state = self.worker.job.recipe, self.worker.state
+        is_last = self.worker.is_done
+        if stop is not Stop.NO or is_last or is_saved(recipe, state):
+            self._mark(judge=stop is Stop.NO and (is_last or is_judged(recipe, state)))
+        self._follow()
 
-    def remaining_steps(self) -> Iterator[list[Batch]]:
-        """This rank's micro-batches of each step, from the cursor to the end of the run."""
-        bound = self.job.recipe.training.batches.max_micro_batch_s
-        first = self.cursor
-        for epoch in range(first.epoch, len(self.plans)):
-            plan = self.plans[epoch]
-            for step in range(first.step_in_epoch if epoch == first.epoch else 0, len(plan.steps)):
-                groups = plan.micro_batches(step, rank=self.rank, world_size=self.world_size, max_micro_batch_s=bound)
-                yield [self.maker.make(positions, epoch=epoch) for positions in groups]
+    def _mark(self, *, judge: bool) -> None:
+        """Judge the model, unless that is done aside, and write a checkpoint."""
+        if judge and not self.worker.job.judges_aside:
+            judgement = self.worker.judge()
+            if judgement is not None:
+                self.progress.judged(self.worker.state, judgement)
+        if self.keeper is not None:
+            with self._no_lonely_error():
+                self.keeper.save(self.worker.snapshot(), judge=judge)
+        self.progress.restart()
 
-    def step(self, batches: list[Batch]) -> tuple[float, StepResult]:
-        """Do one update; returns its learning rate and what it did."""
-        settings = self.job.recipe.training
-        rate = learning_rate(settings.optimizer, step=self.cursor.step, num_steps=self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        result = train_step(
-            self.loaded.model,
-            self.optimizer,
-            batches,
-            device=self.device,
-            autocast=self._autocast,
-            max_grad_norm=settings.optimizer.max_grad_norm,
-            alignment_weight=settings.alignment_weight,
-        )
-        self.cursor = self.cursor.after_step(steps_in_epoch=len(self.plans[self.cursor.epoch].steps))
-        return rate, result
-
-    def is_due(self, every_steps: int | None) -> bool:
-        """Whether something that happens every so many steps, by default once an epoch, happens now. The end counts."""
-        every_steps = every_steps or -(-self.num_steps // len(self.plans))
-        return self.cursor.step % every_steps == 0 or self.cursor.step == self.num_steps
-
-    def validate(self, progress: Progress) -> None:
-        """Transcribe, and keep the model if it is the best so far. Without a validation split, each is."""
-        started = time.perf_counter()
-        score = self.examiner.score(autocast=self._autocast)
-        if score is not None:
-            progress.validation(self.cursor, wer=score.wer, cer=score.cer, seconds=time.perf_counter() - started)
-        if score is not None and not self.cursor.is_best(score.wer, score.cer):
+    def _follow(self, *, to_the_end: bool = False) -> None:
+        """See what has become of checkpoints and of models that are judged aside."""
+        if self.keeper is None:
             return
-        if score is not None:
-            self.cursor = replace(self.cursor, best_wer=score.wer, best_cer=score.cer)
-        if self.rank == 0:
-            keep(self.loaded, self.job.output / "model")
+        if to_the_end:
+            self._settle()
+        with self._no_lonely_error():
+            for state in self.keeper.written():
+                self.progress.checkpoint(state)
+            for judgement in self.keeper.judged(wait=to_the_end):
+                self.worker.state = self.worker.state.graded(judgement.grade)
+                self.progress.judged(self.worker.state, judgement)
+                self.keeper.tidy(self.worker.state)
 
-    def save(self, result: StepResult) -> None:
-        """Write a checkpoint. Every worker reports, though only rank 0 has files to attach: report() is a barrier."""
-        metrics: dict[str, Any] = {
-            "step": self.cursor.step,
-            "train/loss": result.loss,
-            "eval/wer": self.cursor.best_wer,
-        }
-        if self.rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory(prefix="caspi-checkpoint-") as folder:
-            checkpoint.save(Path(folder), self.loaded, self.optimizer, self.cursor)
-            ray.train.report(
-                metrics,
-                checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=checkpoint.name(self.cursor),
-            )
+    def _settle(self) -> None:
+        """Wait until what was begun is on the disk."""
+        if self.keeper is not None:
+            with self._no_lonely_error():
+                self.keeper.settle()
+                for state in self.keeper.written():
+                    self.progress.checkpoint(state)
 
-    @property
-    def _autocast(self) -> torch.dtype | None:
-        """bf16 where asked for, or where `auto` finds a GPU that has it. Never fp16: its range needs loss scaling."""
-        precision = self.job.recipe.training.precision
-        if precision == "auto":
-            return torch.bfloat16 if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-        return torch.bfloat16 if precision == "bf16" else None
-
-
-def plan_epochs(corpus: Corpus, recipe: Recipe) -> list[EpochPlan]:
-    """The plan of every epoch. The learning rate needs to know the number of all steps."""
-    index = corpus.index("train")
-    shards = pc.dictionary_encode(index["shard"]).combine_chunks().indices.to_numpy()
-    durations_s = index["duration_s"].to_numpy()
-    return [
-        plan_epoch(
-            durations_s,
-            shards,
-            step_audio_s=recipe.training.batches.step_audio_s,
-            seed=recipe.training.seed,
-            epoch=epoch,
-        )
-        for epoch in range(recipe.training.epochs)
-    ]
+    @contextlib.contextmanager
+    def _no_lonely_error(self) -> Iterator[None]:
+        """What fails rank 0 alone must not leave the others waiting: they learn of it with the next step."""
+        try:
+            yield
+        except CaspiError as error:
+            self.error = self.error or error

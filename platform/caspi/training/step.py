@@ -1,17 +1,42 @@
-"""One optimizer update over all workers: gradients summed, divided once by the global number of supervised tokens."""
+"""One optimizer update over all workers: gradients summed, divided once by the global number of supervised tokens.
 
+A step in which some rank runs out of memory is done again by all of them in smaller micro-batches. By then nothing
+has been changed and nothing but a few totals sent, so the update comes out the same.
+"""
+
+import enum
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from caspi.errors import TrainingError
 from caspi.model import Batch, loss_sums
 from caspi.recipe.sections import Optimizer
 
+logger = logging.getLogger(__name__)
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each weight, by PyTorch's names."""
+
 _BUCKET_ELEMENTS = 16 * 2**20  # gradients travel in pieces of so many fp32 numbers: 64 MiB
+
+
+class Stop(enum.IntEnum):
+    """Why a run ends before its last step. Where ranks disagree, the largest counts."""
+
+    NO = 0
+    PATIENCE = 1  # the model has not become better for long enough
+    PREEMPTED = 2  # a machine is about to be taken away
+    FAILED = 3  # rank 0 cannot go on, for instance because the disk is full
+
+
+class DoesNotFit(TrainingError):
+    """On every rank at once: one utterance alone does not fit into some rank's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +48,172 @@ class StepResult:
     grad_norm: float  # of the global gradient, before clipping
     num_tokens: int  # supervised
     audio_s: float
+    padded_s: float  # what the micro-batches' rectangles hold
+    num_halvings: int  # how often memory ran out on some rank before the step was done
+    stop: Stop  # what some rank asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimized, and how."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    max_grad_norm: float
+    alignment_weight: float = 0.0
+    label_smoothing: float = 0.0
+    before_forward: Callable[[Batch], None] | None = None  # tests let memory run out here
 
 
 def train_step(
     model: Any,
     optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
+    batches: Sequence[Batch],
+    objective: Objective,
     *,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    max_grad_norm: float,
-    alignment_weight: float = 0.0,
+    stop: Stop = Stop.NO,
 ) -> StepResult:
     """Do one update from this rank's micro-batches, of which there may be none.
 
     Every rank must call this for every step, or the others wait for ever in the reduction.
+
+    Args:
+        stop: this rank's wish to end the run after the step; all learn of it with the totals.
+
+    Raises:
+        DoesNotFit: on every rank.
     """
-    optimizer.zero_grad(set_to_none=False)
-    # Sums of cross-entropy and CTC, supervised tokens, seconds of audio.
-    totals = torch.zeros(4, dtype=torch.float64, device=device)
-    for batch in batches:
-        batch = batch.to(device)
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            losses = loss_sums(model, batch, with_alignment=alignment_weight > 0)
-        (losses.cross_entropy + alignment_weight * losses.alignment).backward()
-        sums = [losses.cross_entropy.item(), losses.alignment.item(), batch.num_supervised, batch.audio_s]
-        totals += torch.tensor(sums, dtype=torch.float64, device=device)
+    num_halvings = 0
+    while True:
+        optimizer.zero_grad(set_to_none=False)
+        totals = _accumulate(model, batches, objective)
+        totals.ask(stop)
+        _sum_over_ranks([totals.values])
+        if not totals["out_of_memory"]:
+            break
+        if totals["hopeless"]:
+            raise DoesNotFit(
+                "out of memory: some utterance does not fit even alone; lower data.filters.max_duration_s, turn on "
+                "training.gradient_checkpointing, or take GPUs with more memory"
+            )
+        batches = [half for batch in batches for half in halves(batch)]
+        num_halvings += 1
+        _release_memory(objective.device)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    _sum_over_ranks([totals, *gradients])
-    cross_entropy, alignment, num_tokens, audio_s = totals.tolist()
+    _sum_over_ranks(gradients)
+    num_tokens = totals["num_tokens"]
     torch._foreach_div_(gradients, num_tokens)
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm, foreach=True)
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
     optimizer.step()
-    return StepResult(cross_entropy / num_tokens, alignment / num_tokens, float(grad_norm), int(num_tokens), audio_s)
+    return StepResult(
+        loss=totals["cross_entropy"] / num_tokens,
+        alignment_loss=totals["alignment"] / num_tokens,
+        grad_norm=float(grad_norm),
+        num_tokens=int(num_tokens),
+        audio_s=totals["audio_s"],
+        padded_s=totals["padded_s"],
+        num_halvings=num_halvings,
+        stop=totals.stop,
+    )
+
+
+def halves(batch: Batch) -> Sequence[Batch]:
+    """The two halves of a batch; one utterance stays whole."""
+    return batch.halves() if batch.num_utterances > 1 else (batch,)
+
+
+class _Totals:
+    """Sums over micro-batches and then over ranks, in one message."""
+
+    _NAMES = ("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s", "out_of_memory", "hopeless")
+
+    def __init__(self, device: torch.device) -> None:
+        self.values = torch.zeros(len(self._NAMES) + len(Stop), dtype=torch.float64, device=device)
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.values[self._NAMES.index(name)])
+
+    def add(self, **amounts: float) -> None:
+        added = [amounts.get(name, 0.0) for name in self._NAMES] + [0.0] * len(Stop)
+        self.values += torch.tensor(added, dtype=torch.float64, device=self.values.device)
+
+    def ask(self, stop: Stop) -> None:
+        self.values[len(self._NAMES) + stop] += 1
+
+    @property
+    def stop(self) -> Stop:
+        wishes = self.values[len(self._NAMES) :].tolist()
+        return max(wish for wish in Stop if wishes[wish])
+
+
+def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _Totals:
+    """Run this rank's micro-batches forward and backward. Stops at the first for which there is no memory."""
+    totals = _Totals(objective.device)
+    for batch in batches:
+        try:
+            totals.add(**_forward_backward(model, batch.to(objective.device), objective))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning(
+                "out of memory: utterances=%d padded_s=%.1f: %s",
+                batch.num_utterances,
+                batch.padded_s,
+                next(iter(str(error).splitlines()), type(error).__name__),
+            )
+            totals.add(out_of_memory=1, hopeless=batch.num_utterances == 1)
+            break
+    return totals
+
+
+def _forward_backward(model: Any, batch: Batch, objective: Objective) -> dict[str, float]:
+    if objective.before_forward is not None:
+        objective.before_forward(batch)
+    with torch.autocast(objective.device.type, dtype=objective.autocast, enabled=objective.autocast is not None):
+        losses = loss_sums(
+            model,
+            batch,
+            with_alignment=objective.alignment_weight > 0,
+            label_smoothing=objective.label_smoothing,
+        )
+    (losses.objective + objective.alignment_weight * losses.alignment).backward()
+    return {
+        "cross_entropy": losses.cross_entropy.item(),
+        "alignment": losses.alignment.item(),
+        "num_tokens": batch.num_supervised,
+        "audio_s": batch.audio_s,
+        "padded_s": batch.padded_s,
+    }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU's allocator and cuBLAS raise plain RuntimeErrors.
+    said = str(error)
+    return "can't allocate memory" in said or "out of memory" in said or "CUBLAS_STATUS_ALLOC_FAILED" in said
+
+
+def _release_memory(device: torch.device) -> None:
+    """Give cached blocks back, so that smaller ones fit where large ones were."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """bf16 where asked for, or where `auto` finds a GPU that has it. Never fp16: its range needs loss scaling."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    return torch.bfloat16 if precision == "bf16" else None
 
 
 def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW on fp32 weights; no decay on biases, norms and embeddings. Gradients exist from the start."""
+    """AdamW on fp32 weights; no decay on biases, norms and embeddings.
+
+    Gradients and moments exist from the start: what the optimizer needs is taken before the first step finds out what
+    is left, and never in the middle of an update.
+    """
     decayed: list[torch.nn.Parameter] = []
     plain: list[torch.nn.Parameter] = []
     embedding = model.get_input_embeddings().weight
@@ -70,7 +224,13 @@ def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
         parameter.grad = torch.zeros_like(parameter)
         (plain if parameter.ndim < 2 or parameter is embedding else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=True)
+    for parameter in (*decayed, *plain):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
+        }
+    return optimizer
 
 
 def learning_rate(settings: Optimizer, *, step: int, num_steps: int) -> float:

@@ -1,8 +1,10 @@
-"""Judging the model while it learns: WER on the validation split, and the best model kept as `RUN/model`."""
+"""Judging the model while it learns: WER by transcribing the same part of the validation split each time."""
 
-import shutil
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import torch
@@ -10,39 +12,63 @@ import torch.distributed as dist
 
 from caspi import audio, evaluation
 from caspi.corpus import Corpus
-from caspi.evaluation import Score
 from caspi.inference.transcriber import Transcriber
-from caspi.model import Loaded
+from caspi.model import Loaded, load
 from caspi.recipe import Recipe
+from caspi.training.checkpoint import Grade, read_state
 from caspi.training.feed import ShardReader
+from caspi.training.step import autocast_type
+
+_TABLE_ROWS = 50  # of the answers that are kept with each judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model wrote for an utterance."""
+
+    utterance_id: str
+    reference: str
+    hypothesis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How good a model is, and a few of its answers: always to the same utterances."""
+
+    grade: Grade
+    answers: tuple[Answer, ...]
+    seconds: float  # that it took
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Transcribes the same part of the validation split each time, shared by all ranks."""
+    """Transcribes the same utterances each time; `world_size` of them share the work."""
 
     recipe: Recipe
     corpus: Corpus
     loaded: Loaded
-    rank: int
-    world_size: int
+    rank: int = 0
+    world_size: int = 1
 
-    def score(self, *, autocast: torch.dtype | None) -> Score | None:
+    def judge(self, step: int, *, autocast: torch.dtype | None) -> Judgement | None:
         """The model's errors, the same on every rank. None: the corpus has no validation split."""
-        size = pc.sum(pc.equal(self.corpus.utterances["split"], "validation")).as_py() or 0
-        # Shards are shuffled, so the first utterances are a fair sample.
-        size = min(size, self.recipe.training.validation.max_utterances)
+        started = time.perf_counter()
+        size = num_judged(self.corpus, self.recipe)
         if not size:
             return None
         mine = self._transcribe(range(self.rank, size, self.world_size), autocast)
         gathered = [mine] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(gathered, mine)
-        references, hypotheses = zip(*(pair for part in gathered for pair in part), strict=True)
-        return evaluation.score(references, hypotheses, language=self.recipe.data.language)
+        answers = _in_turn(gathered)
+        score = evaluation.score(
+            [answer.reference for answer in answers],
+            [answer.hypothesis for answer in answers],
+            language=self.recipe.data.language,
+        )
+        return Judgement(Grade(step, score.wer, score.cer), tuple(answers[:_TABLE_ROWS]), time.perf_counter() - started)
 
-    def _transcribe(self, positions: range, autocast: torch.dtype | None) -> list[tuple[str, str]]:
-        """(reference, hypothesis) of each position."""
+    def _transcribe(self, positions: range, autocast: torch.dtype | None) -> list[Answer]:
         reader, language = ShardReader(self.corpus, "validation"), self.recipe.data.language
         utterances = [reader.read(position) for position in positions]
         clips = [audio.decode(utterance.encoded, source=utterance.utterance_id).samples for utterance in utterances]
@@ -50,18 +76,75 @@ class Examiner:
         transcriber = Transcriber(self.loaded, limits=self.recipe.inference)
         device = next(self.loaded.model.parameters()).device
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            answers = transcriber.transcribe_batch(clips, languages=[language] * len(clips))
+            written = transcriber.transcribe_batch(clips, languages=[language] * len(clips))
         self.loaded.model.train()
-        return [(utterance.text, answer.text) for utterance, answer in zip(utterances, answers, strict=True)]
+        return [
+            Answer(utterance.utterance_id, utterance.text, transcription.text)
+            for utterance, transcription in zip(utterances, written, strict=True)
+        ]
 
 
-def keep(loaded: Loaded, folder: Path) -> None:
-    """Replace `folder` by the present model; whoever looks sees the old or the new one, whole."""
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    loaded.save(fresh)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def num_judged(corpus: Corpus, recipe: Recipe) -> int:
+    """Utterances that are transcribed each time. Shards are shuffled, so the first ones are a fair sample."""
+    size = pc.sum(pc.equal(corpus.utterances["split"], "validation")).as_py() or 0
+    return int(min(size, recipe.training.validation.max_utterances))
+
+
+def _in_turn(parts: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """The answers of all ranks in the order of the split, whatever the number of ranks."""
+    longest = max(map(len, parts))
+    return [part[place] for place in range(longest) for part in parts if place < len(part)]
+
+
+class Aside:
+    """Judges checkpoints in Ray tasks beside the run, which need the room of one worker."""
+
+    def __init__(self, recipe: Recipe, corpus: Path) -> None:
+        import ray
+
+        workers = recipe.training.workers
+        self._recipe, self._corpus = recipe, corpus
+        self._task = ray.remote(_judge_checkpoint).options(
+            num_cpus=workers.cpus_per_worker,
+            num_gpus=1 if workers.use_gpu else 0,
+            accelerator_type=workers.accelerator_type,
+            max_retries=workers.max_failures,
+        )
+        self._waiting: dict[Any, int] = {}
+
+    @property
+    def steps(self) -> frozenset[int]:
+        """The checkpoints that are being judged, which must not be removed."""
+        return frozenset(self._waiting.values())
+
+    def begin(self, step: int, checkpoint: Path) -> None:
+        """Have a checkpoint judged."""
+        if step not in self.steps:
+            self._waiting[self._task.remote(self._recipe, self._corpus, checkpoint)] = step
+
+    def done(self, *, timeout_s: float = 0.0) -> Iterator[Judgement]:
+        """Judgements that have come; waits up to `timeout_s` for all of them.
+
+        Raises:
+            ray.exceptions.RayError: a task failed more often than workers may.
+        """
+        import ray
+
+        if not self._waiting:
+            return
+        ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=timeout_s)
+        for reference in ready:
+            del self._waiting[reference]
+            judgement = ray.get(reference, timeout=60)
+            if judgement is not None:
+                yield judgement
+
+
+def _judge_checkpoint(recipe: Recipe, corpus: Path, checkpoint: Path) -> Judgement | None:
+    """The task: it knows nothing of the run but its folder."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
+    loaded = load(checkpoint / "model", device=device)
+    examiner = Examiner(recipe, Corpus.open(corpus), loaded)
+    return examiner.judge(read_state(checkpoint).step, autocast=autocast_type(recipe.training.precision, device))

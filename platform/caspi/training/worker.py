@@ -1,0 +1,220 @@
+"""One rank of a run: the model, its optimizer, its share of the plan, and how far it has come."""
+
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from caspi.corpus import Corpus
+from caspi.model import Batch, Loaded, load
+from caspi.recipe import Recipe
+from caspi.text import language_name
+from caspi.training import checkpoint
+from caspi.training.checkpoint import Snapshot, State
+from caspi.training.feed import BatchMaker, ShardReader
+from caspi.training.job import Job
+from caspi.training.plan import EpochPlan, plan_epoch
+from caspi.training.progress import Local
+from caspi.training.step import (
+    Objective,
+    StepResult,
+    Stop,
+    autocast_type,
+    build_optimizer,
+    halves,
+    learning_rate,
+    train_step,
+)
+from caspi.training.validation import Examiner, Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank computes of a step."""
+
+    utterances: np.ndarray  # positions in the length index
+    batches: list[Batch]
+
+
+@dataclass
+class Worker:
+    """One rank."""
+
+    job: Job
+    rank: int
+    world_size: int
+    device: torch.device
+    loaded: Loaded
+    optimizer: torch.optim.Optimizer
+    state: State
+    plans: list[EpochPlan]
+    maker: BatchMaker
+    examiner: Examiner
+
+    @classmethod
+    def start(cls, job: Job, restored: Path | None) -> "Worker":
+        """Load the model and go to where the checkpoint `restored` stands, or to the start."""
+        recipe, context = job.recipe, ray.train.get_context()
+        rank, world_size, device = context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
+        if device.type == "cpu":
+            # Each worker computes on the cores that Ray gave it; more threads than cores only get in each other's way.
+            torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
+        corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
+        if recipe.training.gradient_checkpointing:
+            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        loaded.model.train()
+        optimizer = build_optimizer(loaded.model, recipe.training.optimizer)
+        state = checkpoint.restore(restored, loaded, optimizer) if restored else State()
+        maker = BatchMaker(
+            reader=ShardReader(corpus, "train"),
+            prompter=loaded.prompter,
+            language=language_name(recipe.data.language),
+            augmentation=recipe.training.augmentation,
+            seed=recipe.training.seed,
+        )
+        examiner = Examiner(recipe, corpus, loaded, rank, world_size)
+        plans = plan_epochs(corpus, recipe)
+        return cls(job, rank, world_size, device, loaded, optimizer, state, plans, maker, examiner)
+
+    @property
+    def num_steps(self) -> int:
+        return sum(len(plan.steps) for plan in self.plans)
+
+    @property
+    def is_done(self) -> bool:
+        return self.state.step == self.num_steps
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return autocast_type(self.job.recipe.training.precision, self.device)
+
+    @property
+    def max_micro_batch_s(self) -> float:
+        return self.state.max_micro_batch_s or self.job.recipe.training.batches.max_micro_batch_s
+
+    def remaining_shares(self) -> Iterator[Share]:
+        """This rank's share of each step, from where the run stands to its end."""
+        first = self.state
+        for epoch in range(first.epoch, len(self.plans)):
+            plan = self.plans[epoch]
+            for step in range(first.step_in_epoch if epoch == first.epoch else 0, len(plan.steps)):
+                groups = plan.micro_batches(
+                    step, rank=self.rank, world_size=self.world_size, max_micro_batch_s=self.max_micro_batch_s
+                )
+                positions = np.concatenate([*groups, np.zeros(0, np.int64)])
+                yield Share(positions, [self.maker.make(group, epoch=epoch) for group in groups])
+
+    def step(self, share: Share, *, stop: Stop) -> tuple[float, StepResult]:
+        """Do one update; returns its learning rate and what it did."""
+        settings, state = self.job.recipe.training, self.state
+        rate = learning_rate(settings.optimizer, step=state.step, num_steps=self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # The released models have no dropout. One that has draws the same numbers after a restart.
+        torch.manual_seed(hash((settings.seed, state.step, self.rank)))
+        result = train_step(
+            self.loaded.model, self.optimizer, self._fitting(share.batches), self._objective(), stop=stop
+        )
+        if result.num_halvings:
+            # For the rest of the run: what ran out once runs out again.
+            state = replace(state, max_micro_batch_s=self.max_micro_batch_s / 2**result.num_halvings)
+        self.state = state.after_step(steps_in_epoch=len(self.plans[state.epoch].steps))
+        return rate, result
+
+    def judge(self) -> Judgement | None:
+        """Transcribe together with the other ranks, and remember the grade. None: there is no validation split."""
+        judgement = self.examiner.judge(self.state.step, autocast=self.autocast)
+        if judgement is not None:
+            self.state = self.state.graded(judgement.grade)
+        return judgement
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.take(self.loaded, self.optimizer, self.state)
+
+    def is_preempted(self) -> bool:
+        """Whether a machine of the run is about to be taken away."""
+        return ray.train.get_preemption_info() is not None
+
+    def gather(self, local: Local) -> Sequence[Local]:
+        """What each rank says, on every rank."""
+        return gather(local, self.world_size)
+
+    def measure(self, node: Callable[[], dict[str, float]] | None) -> Callable[[float], Local]:
+        """How this rank measures itself. `node` reads the sensors of its machine."""
+        return lambda wait_s: Local(wait_s, _peak_memory(self.device), node() if node else {})
+
+    def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """Batches that were made before memory ran out are cut to what has been learnt."""
+        while any(batch.padded_s > self.max_micro_batch_s and batch.num_utterances > 1 for batch in batches):
+            batches = [
+                part
+                for batch in batches
+                for part in (halves(batch) if batch.padded_s > self.max_micro_batch_s else (batch,))
+            ]
+        return batches
+
+    def _objective(self) -> Objective:
+        settings = self.job.recipe.training
+        return Objective(
+            device=self.device,
+            autocast=self.autocast,
+            max_grad_norm=settings.optimizer.max_grad_norm,
+            alignment_weight=settings.alignment_weight,
+            label_smoothing=settings.label_smoothing,
+            before_forward=self._limit_memory if self.job.memory_limit else None,
+        )
+
+    def _limit_memory(self, batch: Batch) -> None:
+        limit = self.job.memory_limit
+        assert limit is not None
+        if self.rank == limit.rank and self.state.step >= limit.step and batch.padded_s > limit.max_padded_s:
+            raise torch.OutOfMemoryError(f"out of memory on purpose: {batch.padded_s:.1f} s of audio at once")
+
+
+def gather(value: Any, world_size: int) -> list[Any]:
+    """A small value of each rank, on every rank."""
+    if world_size == 1:
+        return [value]
+    gathered = [None] * world_size
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def from_rank_0(value: Any, world_size: int) -> Any:
+    """Rank 0's value on every rank."""
+    values = [value]
+    if world_size > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def plan_epochs(corpus: Corpus, recipe: Recipe) -> list[EpochPlan]:
+    """The plan of every epoch. The learning rate needs to know the number of all steps."""
+    index = corpus.index("train")
+    shards = pc.dictionary_encode(index["shard"]).combine_chunks().indices.to_numpy()
+    durations_s = index["duration_s"].to_numpy()
+    return [
+        plan_epoch(
+            durations_s,
+            shards,
+            step_audio_s=recipe.training.batches.step_audio_s,
+            seed=recipe.training.seed,
+            epoch=epoch,
+        )
+        for epoch in range(recipe.training.epochs)
+    ]
+
+
+def _peak_memory(device: torch.device) -> int:
+    """The most bytes that this rank has used so far: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
