@@ -38,7 +38,7 @@ def staged(tmp_path):
 
 def test_a_transcript_that_the_model_does_not_hear_is_refused(staged):
     ledger, stage = staged
-    judged = judge(ledger, stage.path, Parrot("שלום, עולם!"), Meaning(model="m", max_wer=0.5), "he")
+    judged = judge(ledger, stage.path, Parrot("שלום, עולם!"), Meaning(model="m", max_wer=0.5))
     assert judged.schema == LEDGER_SCHEMA
 
     first, second, third = judged.to_pylist()
@@ -52,14 +52,14 @@ def test_a_transcript_that_the_model_does_not_hear_is_refused(staged):
 
 def test_what_disagrees_may_stay_with_its_figure(staged):
     ledger, stage = staged
-    judged = judge(ledger, stage.path, Parrot("משהו אחר"), Meaning(model="m", max_wer=0.5, refuse=False), "he")
+    judged = judge(ledger, stage.path, Parrot("משהו אחר"), Meaning(model="m", max_wer=0.5, refuse=False))
     assert judged["reason"].to_pylist() == [None, None, "empty_text"]
     assert judged["judge_wer"].to_pylist() == [1.0, 1.0, None]
 
 
 def test_a_chunk_of_refusals_needs_no_model(tmp_path):
     empty = pa.Table.from_pylist([{"row": 0, "segment": 0, "reason": "noisy"}], schema=LEDGER_SCHEMA)
-    assert judge(empty, tmp_path, Parrot(""), Meaning(model="m"), "he").equals(empty)
+    assert judge(empty, tmp_path, Parrot(""), Meaning(model="m")).equals(empty)
 
 
 @pytest.mark.usefixtures("ray_2_cpus")

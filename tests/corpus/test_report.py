@@ -87,6 +87,7 @@ def write_corpus(folder: Path, rows: list[dict[str, Any]], rejected: list[dict[s
             source: {
                 **count([row for row in rows if row["source"] == source]),
                 "num_rejected": sum(row["source"] == source for row in rejected),
+                "language": "he",
                 "splits": {
                     split: count([row for row in rows if (row["source"], row["split"]) == (source, split)])["hours"]
                     for split in SPLITS

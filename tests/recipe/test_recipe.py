@@ -69,6 +69,7 @@ def test_an_override_reaches_any_depth_and_lists(recipe_file: Path):
         ("training.epochs=many", "training.epochs: found 'many'; input should be a valid integer"),
         ("training.epochs=0", "training.epochs: found 0; input should be greater than or equal to 1"),
         ("data.language=xx", "data.language: language 'xx'"),
+        ("data.sources.0.language=hebrew", "language 'hebrew' is unknown"),
         ("data.sources.0.kind=jsonel", "data.sources.0.kind: jsonel; expected one of"),
         ("data.sources.0.pth=x", "data.sources.0.pth: unknown; did you mean path?"),
         ("data.sources=[]", "data.sources: found []"),

@@ -9,7 +9,7 @@ import yaml
 from caspi.corpus.format import Corpus
 from caspi.errors import TrackingError
 from caspi.recipe import Recipe, parse_recipe
-from caspi.tracking import finish_run, record_checkpoint, resume_run, start_run
+from caspi.tracking import finish_run, resume_run, start_run
 from caspi.tracking.client import client
 from caspi.tracking.run import flatten
 
@@ -40,16 +40,6 @@ def test_a_run_ends_resumes_and_ends_again(
         finish_run(mlflow_uri, run_id)
         assert _status(mlflow_uri, run_id) == "FINISHED"
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_checkpoint_is_recorded_once_for_its_step(mlflow_uri: str, recipe: Recipe, corpus: Corpus, tmp_path: Path):
-    run_id = start_run(recipe, corpus, uri=mlflow_uri)
-    record_checkpoint(mlflow_uri, run_id, 100, "/runs/old", {"eval/wer": 0.5})
-    record_checkpoint(mlflow_uri, run_id, 100, Path("/runs/a"), {"eval/wer": 0.25})
-    with client(mlflow_uri) as mlflow:
-        folder = Path(mlflow.download_artifacts(run_id, "checkpoints", str(tmp_path)))
-    (record,) = [json.loads(path.read_text()) for path in folder.iterdir()]
-    assert (record["step"], record["path"], record["metrics"]) == (100, "/runs/a", {"eval/wer": 0.25})
 
 
 def test_an_unknown_run_is_an_error_of_ours(mlflow_uri: str):

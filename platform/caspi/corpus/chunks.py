@@ -49,6 +49,7 @@ def prepare_chunk(item: Item, data: Data, parts: Path, held_out: HeldOutFiles | 
     if stage.ledger(item.key).exists():  # by an attempt that died of a later chunk
         yield status(read_arrow(stage.ledger(item.key)), item.chunk.num_rows)
         return
+    data = data.for_source(item.chunk.source)
     with _safe_decoder(stage, item.key, data) as decode:
         preparer = Preparer(data, decode=decode, held_out=_read_held_out(held_out) if held_out else None)
         ledger = stage_rows(read_rows(item.chunk, data), item.chunk, item.key, name, data, preparer, stage)

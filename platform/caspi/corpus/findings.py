@@ -214,7 +214,7 @@ def _text(manifest: Mapping[str, Any]) -> Iterator[Finding]:
         some = " ".join(each["character"] for each in unexpected[:12])
         yield Finding(
             "warning",
-            f"{share:.1%} of the characters do not belong to {language_name(manifest['language'])}: {some}",
+            f"{share:.1%} of the characters do not belong to {language_names(statistics)}: {some}",
             "See the alphabet below. Raise `data.filters.min_script_share`, or correct the transcripts.",
         )
     judged = _median(statistics, "judge_wer")
@@ -232,6 +232,11 @@ def _text(manifest: Mapping[str, Any]) -> Iterator[Finding]:
 def rejected_share(manifest: Mapping[str, Any]) -> float:
     """Refusals, whole rows or segments, as a share of all outcomes."""
     return _share(sum(manifest["rejected_by_reason"].values()), manifest["num_utterances"])
+
+
+def language_names(statistics: Mapping[str, Any]) -> str:
+    """`Hebrew`, or `Hebrew and English`: what is spoken, most first."""
+    return " and ".join(map(language_name, statistics["languages"]))
 
 
 def share_below(statistics: Mapping[str, Any], quantity: str, bound: float) -> float:

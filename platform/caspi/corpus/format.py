@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from caspi.errors import CorpusError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
 
 LISTEN_S = 8.0
@@ -64,6 +64,7 @@ INDEX_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("num_text_chars", pa.int32()),
         ("num_text_bytes", pa.int32()),
+        ("language", pa.string()),
         ("source", pa.string()),
         ("recording_id", pa.string()),
         ("speaker_id", pa.string()),

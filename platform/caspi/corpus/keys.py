@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -26,25 +26,41 @@ def chunk_keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data, held_o
     `names` are those of the sources; `held_out` is the key of the evaluation sets. A source's place among others does
     not count.
     """
-    settings = data.model_dump(mode="json", exclude=_ONLY_OF_THE_WHOLE)
-    return _keys(chunks, names, data, {"data": settings, "held_out": held_out})
+
+    def common(source: int) -> dict[str, Any]:
+        # The language with the settings, so that the key says the rows' language and not who said it.
+        settings = data.for_source(source).model_dump(mode="json", exclude=_ONLY_OF_THE_WHOLE)
+        return {"data": settings, "held_out": held_out}
+
+    return _keys(chunks, names, data, common)
 
 
 def held_out_keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data) -> list[str]:
     """The keys of chunks of evaluation sets, of which only ids and sounds are taken."""
-    return _keys(chunks, names, data, {"decoding": data.decoding.model_dump(mode="json")})
+    decoding = data.decoding.model_dump(mode="json")
+    return _keys(chunks, names, data, lambda source: {"decoding": decoding})
 
 
-def _keys(chunks: Sequence[Chunk], names: Sequence[str], data: Data, common: dict[str, Any]) -> list[str]:
+def _keys(
+    chunks: Sequence[Chunk], names: Sequence[str], data: Data, common: Callable[[int], dict[str, Any]]
+) -> list[str]:
+    """`common` is what else decides over the rows of a source."""
     # There may be millions of chunks: what they share is put together once.
     preparation = {"version": _PREPARATION_VERSION, **{name: version(name) for name in _LIBRARIES}}
-    sources = [source.model_dump(mode="json") for source in data.sources]
+    shared = [
+        {
+            "preparation": preparation,
+            "source": source.model_dump(mode="json", exclude={"language"}),
+            "name": name,
+            **common(number),
+        }
+        for number, (source, name) in enumerate(zip(data.sources, names, strict=True))
+    ]
     keys = []
     for chunk in chunks:
         place = dataclasses.asdict(chunk)
         source = place.pop("source")
-        what = {"preparation": preparation, "chunk": place, "source": sources[source], "name": names[source]}
-        keys.append(_key({**what, **common}))
+        keys.append(_key({"chunk": place, **shared[source]}))
     return keys
 
 

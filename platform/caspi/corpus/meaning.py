@@ -46,7 +46,7 @@ def judge_chunks(
         num_actors, resources = actor_pool(num_chunks=len(keys))
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(
             _Judge,
-            fn_constructor_args=(make, meaning, recipe.data.language, parts),
+            fn_constructor_args=(make, meaning, parts),
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
@@ -59,19 +59,19 @@ def judge_chunks(
 class _Judge:
     """A member of the actor pool: loads the model once."""
 
-    def __init__(self, factory: Factory, meaning: Meaning, language: str, parts: Path) -> None:
+    def __init__(self, factory: Factory, meaning: Meaning, parts: Path) -> None:
         self._transcriber = factory()
-        self._meaning, self._language, self._stage = meaning, language, Stage(parts)
+        self._meaning, self._stage = meaning, Stage(parts)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
         key = str(batch["key"][0])
         ledger = read_arrow(self._stage.ledger(key))
-        judged = judge(ledger, self._stage.path, self._transcriber, self._meaning, self._language)
+        judged = judge(ledger, self._stage.path, self._transcriber, self._meaning)
         write_arrow(judged, self._stage.judged(key))
         return status(judged, 1 + max(ledger["row"].to_pylist(), default=-1))
 
 
-def judge(ledger: pa.Table, parts: Path, transcriber: BatchTranscriber, meaning: Meaning, language: str) -> pa.Table:
+def judge(ledger: pa.Table, parts: Path, transcriber: BatchTranscriber, meaning: Meaning) -> pa.Table:
     """A chunk's ledger with `judge_wer`, and with refusals where the model disagrees."""
     rows = ledger.to_pylist()
     files: dict[str, pa.Table] = {}
@@ -81,10 +81,11 @@ def judge(ledger: pa.Table, parts: Path, transcriber: BatchTranscriber, meaning:
     utterances = [files[row["file"]].slice(row["file_row"], 1).to_pylist()[0] for row in kept]
     clips = [audio.decode(each["audio"], source=each["utterance_id"]).samples for each in utterances]
     if kept:
-        answers = transcriber.transcribe_batch(clips, languages=[language] * len(clips))
-        scoring = normalizer(language).scoring
-        references = [scoring(each["text"]) for each in utterances]
-        counts = count_errors(references, [scoring(answer.text) for answer in answers])
+        answers = transcriber.transcribe_batch(clips, languages=[each["language"] for each in utterances])
+        scorings = [normalizer(each["language"]).scoring for each in utterances]
+        references = [scoring(each["text"]) for scoring, each in zip(scorings, utterances, strict=True)]
+        heard = [scoring(answer.text) for scoring, answer in zip(scorings, answers, strict=True)]
+        counts = count_errors(references, heard)
         wers = counts.word_errors / np.maximum(counts.reference_words, 1)
         for row, utterance, answer, wer, clip in zip(kept, utterances, answers, wers, clips, strict=True):
             row["judge_wer"] = float(wer)

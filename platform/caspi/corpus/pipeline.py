@@ -32,6 +32,7 @@ from caspi.corpus.ledger import Ledger, Shard
 from caspi.corpus.planning import Plan, make_plan
 from caspi.corpus.report import write_report
 from caspi.corpus.rows import Chunk
+from caspi.corpus.sources import source_names
 from caspi.corpus.staging import Stage, read_arrow
 from caspi.corpus.statistics import Statistics
 from caspi.corpus.updating import adopt, forget
@@ -234,6 +235,9 @@ class _Preparation:
         placement, shown = files.Placement.of(order, shards, len(ledger)), {(each.chunk, each.entry) for each in chosen}
         files.write_ledger(corpus / "ledger.parquet", ledger, self._plan.keys, self._ledger_of, placement, shown)
         counts = ledgers.count(ledger)
+        for number, name in enumerate(source_names(self._data)):
+            if name in counts["sources"]:
+                counts["sources"][name]["language"] = self._data.for_source(number).language
         assert counts["num_recordings"] == self._plan.num_rows, (
             f"{self._plan.num_rows} rows went in, {counts['num_recordings']} came out"
         )

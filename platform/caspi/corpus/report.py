@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from caspi import audio
 from caspi.corpus.charts import HEIGHT, WIDTH, Histogram, Spectrogram, draw_histogram, draw_spectrogram
-from caspi.corpus.findings import Finding, Refusals, Speakers, examine, rejected_share
+from caspi.corpus.findings import Finding, Refusals, Speakers, examine, language_names, rejected_share
 from caspi.corpus.format import SPLITS, Corpus, Utterance
 from caspi.corpus.reasons import Reason, explain
 from caspi.corpus.statistics import CLIPPED_SHARE, QUANTITIES
@@ -120,7 +120,9 @@ def render(
     environment.filters |= {
         "code": code,
         "count": "{:,}".format,
+        "direction": direction,
         "hours": hours,
+        "language_name": language_name,
         "name": character_name,
         "number": number,
         "share": share,
@@ -129,8 +131,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         manifest=manifest,
         statistics=statistics,
-        language=language_name(manifest["language"]),
-        direction=direction(manifest["language"]),
+        language=language_names(statistics),
         findings=findings,
         verdict=_verdict(findings),
         num_speakers=num_speakers,

@@ -171,9 +171,9 @@ class Statistics:
     """
 
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)  # by split and source
-    codecs: dict[str, Counter[str]] = field(default_factory=dict)  # name -> utterances and samples
+    languages: dict[str, Counter[str]] = field(default_factory=dict)  # code -> utterances and samples
+    codecs: dict[str, Counter[str]] = field(default_factory=dict)
     native_sample_rates: dict[str, Counter[str]] = field(default_factory=dict)
-    languages: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
     num_words: int = 0
@@ -188,9 +188,9 @@ class Statistics:
         words = _count_words(text)
         return cls(
             parts=dict(_parts(table, samples)),
+            languages=_sums_by(table["language"], samples),
             codecs=_sums_by(table["codec"], samples),
             native_sample_rates=_sums_by(pc.cast(table["native_sample_rate"], pa.string()), samples),
-            languages=_counter(table["language"]),
             characters=_count_characters(text),
             words=Counter(dict(_most_common(words, _MAX_WORDS_COUNTED))),
             num_words=words.total(),
@@ -204,12 +204,12 @@ class Statistics:
             for key, part in one.parts.items():
                 whole.parts.setdefault(key, Part()).add(part)
             for mine, theirs in (
+                (whole.languages, one.languages),
                 (whole.codecs, one.codecs),
                 (whole.native_sample_rates, one.native_sample_rates),
             ):
                 for name, sums in theirs.items():
                     mine.setdefault(name, Counter()).update(sums)
-            whole.languages.update(one.languages)
             whole.characters.update(one.characters)
             whole.words.update(one.words)
             whole.num_words += one.num_words
@@ -222,7 +222,7 @@ class Statistics:
         return {
             **self._sum(SPLITS, sources).to_json(),
             "num_words": self.num_words,
-            "languages": dict(sorted(self.languages.items())),
+            "languages": _sums_to_json(self.languages),
             "splits": {split: self._sum([split], sources).to_json() for split in SPLITS},
             "sources": {source: _without_histograms(self._sum(SPLITS, [source]).to_json()) for source in sources},
             "codecs": _sums_to_json(self.codecs),
@@ -313,10 +313,6 @@ def _sums_by(column: pa.ChunkedArray, samples: np.ndarray) -> dict[str, Counter[
         here = codes == code
         sums[name] = Counter({"num_utterances": int(here.sum()), "num_samples": int(samples[here].sum())})
     return sums
-
-
-def _counter(column: pa.ChunkedArray) -> Counter[str]:
-    return Counter({pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()})
 
 
 def _count_characters(text: str) -> Counter[str]:

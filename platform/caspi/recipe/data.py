@@ -2,12 +2,10 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from caspi import text
-from caspi.errors import RequestError
 from caspi.recipe.section import Section
-from caspi.recipe.sources import Source
+from caspi.recipe.sources import Language, Source
 
 
 class Decoding(Section):
@@ -155,8 +153,8 @@ class Meaning(Section):
 class Data(Section):
     """Recorded speech and its transcripts."""
 
-    language: str = "he"
-    """ISO 639 code. The name that Qwen3-ASR is told (Hebrew) follows from it."""
+    language: Language = "he"
+    """ISO 639 code. The name that Qwen3-ASR is told (Hebrew) follows from it. A source may say another."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     """Where speech comes from. Paths are relative to the recipe."""
@@ -178,11 +176,6 @@ class Data(Section):
             )
         return self
 
-    @field_validator("language")
-    @classmethod
-    def _is_known(cls, code: str) -> str:
-        try:
-            text.language_name(code)
-        except RequestError as error:
-            raise ValueError(str(error)) from error
-        return code
+    def for_source(self, number: int) -> "Data":
+        """The settings that hold for the rows of one source: `language` is its own, where it says one."""
+        return self.model_copy(update={"language": self.sources[number].language or self.language})

@@ -2,9 +2,23 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from caspi import text
+from caspi.errors import RequestError
 from caspi.recipe.section import Section
+
+
+def _known(code: str) -> str:
+    try:
+        text.language_name(code)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+    return code
+
+
+Language = Annotated[str, AfterValidator(_known)]
+"""An ISO 639 code that `caspi.text` knows."""
 
 
 class SourceSection(Section):
@@ -18,6 +32,10 @@ class SourceSection(Section):
 
     split: Literal["train", "validation", "test"] | None = None
     """Put every recording of this source on one side. Default: by hash, see `data.splits`."""
+
+    language: Language | None = None
+    """ISO 639 code of what is spoken here. Default: `data.language`. Another one is for recordings of a language that
+    the model knows already, so that it does not forget it."""
 
 
 class HubParquetSource(SourceSection):

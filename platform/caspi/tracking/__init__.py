@@ -1,5 +1,6 @@
 """MLflow: what was run and what came of it, and which model is in use. Importing this imports no MLflow."""
 
+from caspi.tracking.checkpoint_record import Checkpoint, forget_checkpoint, record_checkpoint
 from caspi.tracking.preparation import log_preparation, record_preparation
 from caspi.tracking.registry import (
     is_uri,
@@ -10,13 +11,15 @@ from caspi.tracking.registry import (
     resolve,
     set_alias,
 )
-from caspi.tracking.run import finish_run, record_checkpoint, resume_run, start_run
+from caspi.tracking.run import finish_run, resume_run, start_run
 from caspi.tracking.server import server
 from caspi.tracking.writer import MetricWriter
 
 __all__ = [
+    "Checkpoint",
     "MetricWriter",
     "finish_run",
+    "forget_checkpoint",
     "is_uri",
     "locate_model",
     "log_model_files",

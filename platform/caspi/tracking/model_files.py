@@ -1,4 +1,4 @@
-"""The files of a model, with their hashes: what is uploaded, and what a download must turn out to be."""
+"""The files of a model, or of a checkpoint, with their hashes: what a download or another look must turn out to be."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Which files a model consists of. Names are relative, with forward slashes."""
+    """Which files a model, or a checkpoint, consists of. Names are relative, with forward slashes."""
 
     sha256: Mapping[str, str]
     size_bytes: Mapping[str, int]
@@ -64,9 +64,18 @@ def read_model_files(folder: Path) -> ModelFiles:
         for name, path in sorted(paths.items())
         if name not in pickles and name != CHECKSUMS and not name.startswith(".")
     }
+    return _hashed(kept)
+
+
+def hash_files(folder: Path) -> ModelFiles:
+    """Hash every file of a folder, whatever it holds."""
+    return _hashed({path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()})
+
+
+def _hashed(paths: Mapping[str, Path]) -> ModelFiles:
     with ThreadPoolExecutor(4) as pool:  # hashing releases the GIL
-        hashes = dict(zip(kept, pool.map(_sha256, kept.values()), strict=True))
-    return ModelFiles(hashes, {name: path.stat().st_size for name, path in kept.items()})
+        hashes = dict(zip(paths, pool.map(_sha256, paths.values()), strict=True))
+    return ModelFiles(hashes, {name: path.stat().st_size for name, path in paths.items()})
 
 
 def check_model_folder(folder: Path) -> None:

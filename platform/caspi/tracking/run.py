@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -69,19 +68,6 @@ def finish_run(uri: str, run_id: str, status: Status = "FINISHED") -> None:
     """
     with client(uri) as mlflow:
         mlflow.set_terminated(run_id, status)
-
-
-def record_checkpoint(uri: str, run_id: str, step: int, path: str | Path, metrics: Mapping[str, float]) -> None:
-    """Store where a checkpoint is and how good it is, as `checkpoints/step-00000100.json`. It is not uploaded.
-
-    A resumed run that comes to the same step again replaces the record.
-
-    Raises:
-        TrackingError: the server does not answer, or does not know the run.
-    """
-    record = {"step": step, "path": str(path), "metrics": dict(metrics), "recorded_at_unix_s": round(time.time(), 3)}
-    with client(uri) as mlflow:
-        mlflow.log_dict(run_id, record, f"checkpoints/step-{step:08d}.json")
 
 
 def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
