@@ -42,6 +42,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
                 "checkpoints": {"every_steps": 3},
                 "augmentation": {"speed": 0.05, "noise_db": 20, "frequency_masks": 1},
                 "log_every_steps": 1,
+                "record_utterances": True,
             },
         }
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Whole runs on Ray Train with a real MLflow server: what they leave behind, and what killing a worker changes."""
 
+import collections
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from caspi import tracking
 from caspi.corpus import Corpus
 from caspi.errors import CorpusError, RequestError, RunError
-from caspi.memory import descendants
-from caspi.recipe import Recipe, load_recipe, parse_recipe
-from caspi.training import TrainResult, progress, train
+from caspi.recipe import Recipe, load_recipe
+from caspi.training import TrainResult, seen, train
 from caspi.training.checkpoint import read_state
+from tests.training.whole_runs import changed, difference, lines, newest, steps, wait_for, weights, workers
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -34,12 +34,6 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.environ["CASPI_HOME"] = before
 
 
-def changed(recipe: Recipe, **training: object) -> Recipe:
-    values = recipe.model_dump(mode="json")
-    values["training"] |= training
-    return parse_recipe(values)
-
-
 @pytest.fixture(scope="module")
 def finished(
     recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path_factory: pytest.TempPathFactory
@@ -47,25 +41,6 @@ def finished(
     """An undisturbed run on two workers."""
     output = tmp_path_factory.mktemp("finished") / "run"
     return train(recipe, corpus=corpus.path, output=output), output
-
-
-def weights(output: Path) -> dict:
-    """Those of the newest checkpoint: the end of the run, whichever model was best."""
-    return load_file(newest(output) / "model" / "model.safetensors")
-
-
-def newest(output: Path) -> Path:
-    return max((output / "checkpoints").glob("checkpoint-*"))
-
-
-def steps(output: Path) -> list[int]:
-    return [line["step"] for line in progress.read(output / "progress.jsonl") if line["event"] == "step"]
-
-
-def difference(one: Path, other: Path) -> float:
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
 def test_a_run_leaves_a_model_a_recipe_and_curves(finished, corpus: Corpus, uri: str):
@@ -92,39 +67,31 @@ def test_one_worker_ends_where_two_do(finished, recipe: Recipe, corpus: Corpus, 
     alone = changed(recipe, workers={"num_workers": 1})
     train(alone, corpus=corpus.path, output=tmp_path / "run")
     assert difference(tmp_path / "run", finished[1]) < 2e-4
-    ours, theirs = (
-        [line["train/loss"] for line in progress.read(folder / "progress.jsonl") if line["event"] == "step"]
-        for folder in (tmp_path / "run", finished[1])
-    )
+    ours, theirs = ([line["train/loss"] for line in lines(folder)] for folder in (tmp_path / "run", finished[1]))
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 def test_a_worker_killed_in_mid_run_changes_nothing(finished, recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path):
     """kill -9 after a checkpoint: the run goes on from there and ends with the same weights, to the bit."""
     output = tmp_path / "run"
-    killed: list[int] = []
 
     def kill_a_worker() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed:
-            if any(line["event"] == "checkpoint" for line in progress.read(output / "progress.jsonl")):
-                workers = [
-                    process
-                    for process in descendants(os.getpid())
-                    if b"RayTrainWorker" in Path(f"/proc/{process}/cmdline").read_bytes()
-                ]
-                os.kill(workers[-1], signal.SIGKILL)
-                killed.append(workers[-1])
-            time.sleep(0.02)
+        wait_for(lambda: [line for line in lines(output, "checkpoint") if line["step"] > 0])
+        os.kill(workers(os.getpid())[-1], signal.SIGKILL)
 
-    # Long enough to be killed in the middle: the same steps, and a checkpoint after each third.
     thread = threading.Thread(target=kill_a_worker)
     thread.start()
     train(recipe, corpus=corpus.path, output=output)
     thread.join()
-    assert killed, "the run was over before a worker could be killed"
+    assert len(list((output / "seen").glob("*-00000.jsonl"))) == 2, "the run was over before a worker could be killed"
     assert steps(output) == steps(finished[1])
     assert difference(output, finished[1]) == 0.0
+
+
+def test_each_epoch_sees_each_utterance_once(finished, corpus: Corpus):
+    counted = collections.Counter(each for step in seen.read(finished[1] / "seen").values() for each in step)
+    assert set(counted) == set(range(len(corpus.index("train"))))
+    assert set(counted.values()) == {3}
 
 
 def test_a_run_folder_is_not_used_twice_by_mistake(finished, recipe: Recipe, corpus: Corpus):
@@ -144,9 +111,9 @@ def test_a_corpus_without_a_training_split_is_refused(recipe: Recipe, corpus: Co
 
 def test_the_best_model_by_wer_is_kept_and_not_the_last(finished):
     _, output = finished
-    lines = [line for line in progress.read(output / "progress.jsonl") if line["event"] == "validation"]
-    errors = [(line["eval/wer"], line["eval/cer"]) for line in lines]
-    assert [line["step"] for line in lines] == [0, *(len(steps(output)) * epoch // 3 for epoch in (1, 2, 3))]
+    judged = lines(output, "validation")
+    errors = [(line["eval/wer"], line["eval/cer"]) for line in judged]
+    assert [line["step"] for line in judged] == [0, *(len(steps(output)) * epoch // 3 for epoch in (1, 2, 3))]
     assert read_state(newest(output)).best[0].wer == min(errors)[0]
     best, last = load_file(output / "model" / "model.safetensors"), weights(output)
     is_last = all(bool((best[name] == last[name]).all()) for name in best)

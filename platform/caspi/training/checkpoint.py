@@ -153,6 +153,12 @@ def hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def files(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """The hash and the size in bytes of each file of a checkpoint."""
+    written = hashes(folder)
+    return written, {name: (folder / name).stat().st_size for name in written}
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None: each file is there and as it was written."""
     try:

@@ -34,6 +34,7 @@ class Keeper:
     loaded: Loaded  # what kind of model; its weights are not touched
     aside: Aside | None  # None: models are judged by the workers themselves
     _background: Background = field(default_factory=Background)
+    _removed: deque[int] = field(default_factory=deque)  # steps, since `removed` was asked last
     _written: deque[tuple[State, bool]] = field(default_factory=deque)  # since `written` was asked last; to be judged?
 
     @classmethod
@@ -82,6 +83,11 @@ class Keeper:
             self._written.popleft()
             yield state
 
+    def removed(self) -> Iterator[int]:
+        """Steps whose checkpoints were removed since the last call."""
+        while self._removed:
+            yield self._removed.popleft()
+
     def judged(self, *, wait: bool = False) -> Iterator[Judgement]:
         """Judgements that have come from aside.
 
@@ -117,7 +123,7 @@ class Keeper:
         settings = self.recipe.training
         kept = {*steps[-settings.checkpoints.num_to_keep :], *best[: max(1, settings.validation.average_best)]}
         waiting = {state.step for state, _ in self._written} | (self.aside.steps if self.aside else frozenset())
-        self.store.prune(kept | waiting)
+        self._removed += self.store.prune(kept | waiting)
 
     def _keep_best(self, best: Sequence[int]) -> None:
         """Let RUN/model be the first of these that is there whole."""

@@ -31,11 +31,10 @@ from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Workers
 from caspi.text import language_name
 from caspi.training import progress
-from caspi.training.checkpoint import read_state
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.loop import train_loop
 from caspi.training.resuming import check_output, check_same_run
-from caspi.training.store import Store, storage_error
+from caspi.training.store import storage_error
 
 logger = logging.getLogger(__name__)
 
@@ -217,19 +216,9 @@ def _explain(error: Exception) -> CaspiError:
 def _publish(recipe: Recipe, output: Path, uri: str, result: TrainResult) -> None:
     """What MLflow keeps of a finished run besides its curves."""
     tracking.log_model_files(uri, result.run_id, result.model)
-    _record_checkpoints(output, uri, result.run_id)
     if recipe.tracking.registered_name:
         tracking.register(uri, recipe.tracking.registered_name, result.run_id)
     tracking.finish_run(uri, result.run_id, status="FINISHED")
-
-
-def _record_checkpoints(output: Path, uri: str, run_id: str) -> None:
-    """Tell MLflow which checkpoints there are; their files stay where they are."""
-    store = Store(output / "checkpoints")
-    for step in store.steps():
-        grades = {grade.step: grade for grade in read_state(store.path(step)).grades}
-        metrics = {"eval/wer": grades[step].wer} if step in grades else {}
-        tracking.record_checkpoint(uri, run_id, step=step, path=store.path(step), metrics=metrics)
 
 
 def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:

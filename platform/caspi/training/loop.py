@@ -31,14 +31,7 @@ def train_loop(job: Job) -> Outcome:
     worker = Worker.start(job, start.restored)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(
-            Progress.open(
-                job,
-                rank=rank,
-                state=worker.state,
-                num_steps=worker.num_steps,
-                gather=worker.gather,
-                measure=worker.measure(None),
-            )
+            Progress.open(job, worker.ranks, rank=rank, state=worker.state, num_steps=worker.num_steps)
         )
         wanted = job.recipe.training.record_utterances
         record = stack.enter_context(Record.open(job.output / "seen", group=start.group, rank=rank, wanted=wanted))
@@ -149,8 +142,7 @@ class _Loop:
         if to_the_end:
             self._settle()
         with self._no_lonely_error():
-            for state in self.keeper.written():
-                self.progress.checkpoint(state)
+            self._report_checkpoints(self.keeper)
             for judgement in self.keeper.judged(wait=to_the_end):
                 self.worker.state = self.worker.state.graded(judgement.grade)
                 self.progress.judged(self.worker.state, judgement)
@@ -161,8 +153,13 @@ class _Loop:
         if self.keeper is not None:
             with self._no_lonely_error():
                 self.keeper.settle()
-                for state in self.keeper.written():
-                    self.progress.checkpoint(state)
+                self._report_checkpoints(self.keeper)
+
+    def _report_checkpoints(self, keeper: Keeper) -> None:
+        for state in keeper.written():
+            self.progress.checkpoint(state, keeper.store.path(state.step))
+        for step in keeper.removed():
+            self.progress.forget(step)
 
     @contextlib.contextmanager
     def _no_lonely_error(self) -> Iterator[None]:

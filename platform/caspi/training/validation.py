@@ -37,6 +37,7 @@ class Judgement:
 
     grade: Grade
     answers: tuple[Answer, ...]
+    language: str  # ISO 639
     seconds: float  # that it took
 
 
@@ -66,7 +67,8 @@ class Examiner:
             [answer.hypothesis for answer in answers],
             language=self.recipe.data.language,
         )
-        return Judgement(Grade(step, score.wer, score.cer), tuple(answers[:_TABLE_ROWS]), time.perf_counter() - started)
+        grade, language = Grade(step, score.wer, score.cer), self.recipe.data.language
+        return Judgement(grade, tuple(answers[:_TABLE_ROWS]), language, time.perf_counter() - started)
 
     def _transcribe(self, positions: range, autocast: torch.dtype | None) -> list[Answer]:
         reader, language = ShardReader(self.corpus, "validation"), self.recipe.data.language

@@ -1,7 +1,7 @@
 """One rank of a run: the model, its optimizer, its share of the plan, and how far it has come."""
 
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from caspi.training.checkpoint import Snapshot, State
 from caspi.training.feed import BatchMaker, ShardReader
 from caspi.training.job import Job
 from caspi.training.plan import EpochPlan, plan_epoch
-from caspi.training.progress import Local
+from caspi.training.progress import Local, Ranks
+from caspi.training.sensors import Sensors
 from caspi.training.step import (
     Objective,
     StepResult,
@@ -143,13 +144,16 @@ class Worker:
         """Whether a machine of the run is about to be taken away."""
         return ray.train.get_preemption_info() is not None
 
-    def gather(self, local: Local) -> Sequence[Local]:
-        """What each rank says, on every rank."""
-        return gather(local, self.world_size)
+    @property
+    def ranks(self) -> Ranks:
+        """How this rank measures itself and hears of the others. One of each machine reads its sensors."""
+        context = ray.train.get_context()
+        sensors = Sensors(f"node_{context.get_node_rank()}") if context.get_local_rank() == 0 else None
 
-    def measure(self, node: Callable[[], dict[str, float]] | None) -> Callable[[float], Local]:
-        """How this rank measures itself. `node` reads the sensors of its machine."""
-        return lambda wait_s: Local(wait_s, _peak_memory(self.device), node() if node else {})
+        def measure(wait_s: float) -> Local:
+            return Local(wait_s, _peak_memory(self.device), sensors.latest if sensors else {})
+
+        return Ranks(measure, gather=lambda local: gather(local, self.world_size))
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Batches that were made before memory ran out are cut to what has been learnt."""
