@@ -82,6 +82,14 @@ def test_every_weight_gets_a_gradient(toy, clips):
     assert [name for name in untouched if "k_proj.bias" not in name] == []
 
 
+def test_weights_without_any_effect_are_left_alone(toy, clips):
+    """The gradient of a key's bias is rounding noise; Adam would make full steps of it."""
+    _, model = update(toy, clips, [[0, 1, 2, 3]])
+    before = dict(toy.model.named_parameters())
+    unchanged = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    assert unchanged == {name for name in before if name.endswith("k_proj.bias")}
+
+
 def test_the_learning_rate_rises_falls_and_ends_at_its_floor():
     settings = Optimizer(learning_rate=1.0, warmup_share=0.1, final_share=0.05)
     rates = [learning_rate(settings, step=step, num_steps=100) for step in range(100)]

@@ -18,6 +18,7 @@ from caspi.training import checkpoint
 from caspi.training.checkpoint import Grade, Snapshot, State, restore
 from caspi.training.step import build_optimizer
 from caspi.training.store import Background, Store
+from tests.training.damage import WAYS, harm
 
 FILES = (
     "model/config.json", "model/model.safetensors", "model/tokenizer.json", "optimizer.safetensors", "state.json",
@@ -83,11 +84,11 @@ def test_training_goes_on_while_a_snapshot_waits_to_be_written(store: Store):
     assert all(torch.equal(a, b) for a, b in zip(before, restored.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("harm", ["delete", "truncate", "flip"])
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(store: Store, run, name: str, harm: str):
+def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(store: Store, run, name: str, how: str):
     write(store, run, 10, 20)
-    damage(store.path(20) / name, harm)
+    harm(store.path(20) / name, how)
     path, problems = store.newest_good()
     assert path == store.path(10)
     assert len(problems) == 1
@@ -97,21 +98,10 @@ def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(store: Store,
     assert store.steps() == [10]
 
 
-def damage(path: Path, harm: str) -> None:
-    if harm == "delete":
-        path.unlink()
-    elif harm == "truncate":
-        os.truncate(path, path.stat().st_size // 2)
-    else:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-
-
 def test_when_all_are_damaged_there_is_none(store: Store, run):
     write(store, run, 10, 20)
     for step in (10, 20):
-        damage(store.path(step) / "state.json", "truncate")
+        harm(store.path(step) / "state.json", "truncate")
     path, problems = store.newest_good()
     assert path is None
     assert len(problems) == 2
@@ -119,7 +109,7 @@ def test_when_all_are_damaged_there_is_none(store: Store, run):
 
 def test_what_was_damaged_is_put_aside_until_there_is_a_new_one(store: Store, run):
     write(store, run, 10, 20)
-    damage(store.path(20) / "state.json", "delete")
+    harm(store.path(20) / "state.json", "delete")
     store.newest_good()
     assert (store.folder / ".damaged-000020").is_dir()
     write(store, run, 20)

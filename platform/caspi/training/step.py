@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps of each weight, by PyTorch's names."""
 
+# A bias of the keys shifts all scores of a query alike, and softmax does not see it. Its gradient is rounding noise,
+# which Adam would scale up to full steps: weights that depend on how a batch was split, to no effect.
+_WITHOUT_EFFECT = "k_proj.bias"
+
 _BUCKET_ELEMENTS = 16 * 2**20  # gradients travel in pieces of so many fp32 numbers: 64 MiB
 
 
@@ -217,7 +221,9 @@ def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
     decayed: list[torch.nn.Parameter] = []
     plain: list[torch.nn.Parameter] = []
     embedding = model.get_input_embeddings().weight
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
+        if name.endswith(_WITHOUT_EFFECT):
+            parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
         # A rank whose share of a step is empty must bring zeros to the reduction, not nothing.
