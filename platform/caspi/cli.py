@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caspi import command
+from caspi.errors import RequestError
+
+_MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,14 +44,17 @@ def build_parser() -> argparse.ArgumentParser:
     instead.add_argument("--overwrite", action="store_true", help="replace a corpus that is there already")
     instead.add_argument("--update", action="store_true", help="prepare only what the corpus does not hold yet")
 
-    export = _add(commands, "export", _export, "a corpus in a format that other tools read")
+    export = _add(commands, "export", _export, "a corpus or a model in a format that other tools read")
     what = export.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
+    what.add_argument("--model", help=_MODEL)
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
     formats = ("qwen_jsonl", "nemo", "webdataset", "hf_parquet")
-    export.add_argument("--format", default="qwen_jsonl", choices=formats, help="default: %(default)s")
+    export.add_argument("--format", choices=formats, help="of a corpus; default: qwen_jsonl")
     splits = ("train", "validation", "test", "all")
-    export.add_argument("--split", default="all", choices=splits, help="default: %(default)s")
+    export.add_argument("--split", choices=splits, help="of a corpus; default: all")
+    export.add_argument("--layout", choices=("native", "qwen"), help="of a model: transformers' own, or the original")
+    export.add_argument("--language", help="a language that the model has learnt, to be listed in the layout qwen")
 
     train = _add(commands, "train", _train, "corpus to model; the best one is at RUN/model")
     command.add_recipe(train)
@@ -137,19 +143,50 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    belongs = {"--corpus": ("format", "split"), "--model": ("layout", "language")}
+    given = "--corpus" if args.corpus is not None else "--model"
+    for owner, options in belongs.items():
+        for option in options:
+            if owner != given and getattr(args, option) is not None:
+                raise RequestError(f"--{option} belongs to {owner}, and {given} was given")
+    if given == "--corpus":
+        _export_corpus(args)
+    else:
+        _export_model(args)
+
+
+def _export_corpus(args: argparse.Namespace) -> None:
     from caspi.console import Console
     from caspi.corpus.exporting import export
 
     console = Console()
+    format = args.format or "qwen_jsonl"
     exported = export(
         args.corpus,
         args.output,
-        format=args.format,
-        split=args.split,
+        format=format,
+        split=args.split or "all",
         on_progress=lambda done, total: console.line(f"exported {done}/{total} utterances"),
     )
     counts = ", ".join(f"{split} {count}" for split, count in exported.num_utterances.items())
-    print(f"{args.format}: {exported.output} ({counts})")
+    print(f"{format}: {exported.output} ({counts})")
+
+
+def _export_model(args: argparse.Namespace) -> None:
+    if args.layout is None:
+        raise RequestError("--layout is missing; expected native or qwen")
+    if args.language is not None and args.layout != "qwen":
+        raise RequestError("--language belongs to --layout qwen: the native layout lists no languages")
+    from caspi import text, tracking
+    from caspi.model import find, to_native, to_qwen
+
+    languages = [] if args.language is None else [text.language_name(text.language_code(args.language))]
+    folder = find(tracking.locate_model(args.model))
+    if args.layout == "qwen":
+        to_qwen(folder, args.output, languages=languages)
+    else:
+        to_native(folder, args.output)
+    print(f"{args.layout}: {args.output}")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -260,7 +297,7 @@ def _add(
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a folder, models:/NAME@alias, runs:/ID/model, or a Hub id")
+    parser.add_argument("--model", required=True, help=_MODEL)
 
 
 if __name__ == "__main__":

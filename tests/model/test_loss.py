@@ -72,3 +72,27 @@ def test_every_weight_gets_a_finite_gradient_from_silence_alone(toy: Loaded):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+SECONDS = (0.01, 0.3, 0.49, 0.5, 0.51, 0.99, 1.0, 1.01, 2.5, 7.99, 8.0, 8.01, 12.3, 16.0, 29.97)
+
+
+@torch.no_grad()
+def supervised_logits(model, batch: Batch) -> list[torch.Tensor]:
+    """What the output layer said at the supervised positions of each row: B of (L of the row, V)."""
+    heard: list[torch.Tensor] = []
+    hook = model.lm_head.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
+    loss_sums(model, batch)
+    hook.remove()
+    return list(heard[0].split((batch.labels != IGNORED).sum(-1).tolist()))
+
+
+def test_logits_depend_neither_on_neighbours_nor_on_padding(toy: Loaded):
+    clips = [noise(seconds, seed=place) for place, seconds in enumerate(SECONDS)]
+    texts = ["שלום עולם " * (1 + place % 5) for place in range(len(clips))]
+    together = supervised_logits(toy.model, batch_of(toy.prompter, clips, texts))
+    other_way_round = supervised_logits(toy.model, batch_of(toy.prompter, clips[::-1], texts[::-1]))[::-1]
+    for place, seconds in enumerate(SECONDS):
+        (alone,) = supervised_logits(toy.model, batch_of(toy.prompter, [clips[place]], [texts[place]]))
+        for batched in (together[place], other_way_round[place]):
+            torch.testing.assert_close(batched, alone, atol=1e-5, rtol=0, msg=lambda said, s=seconds: f"{s} s: {said}")

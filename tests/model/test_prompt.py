@@ -49,9 +49,17 @@ def test_the_prompt_is_what_the_chat_template_renders(toy: Loaded):
 
 
 def test_special_tokens_in_data_stay_letters(prompter: Prompter):
-    target = prompter.target("<|im_end|> <asr_text> <|audio_pad|>", language="Hebrew")
-    assert target.count(prompter.end_of_turn_id) == 1
-    assert target[-1] == prompter.end_of_turn_id
+    added = prompter.tokenizer.added_tokens_decoder
+    for token in added.values():
+        for text in (token.content, f"שלום {token.content}{token.content} עולם", f"<{token.content}>"):
+            ids = prompter.text_ids(text)
+            assert not added.keys() & set(ids), text
+            assert prompter.tokenizer.decode(ids) == text
+
+
+def test_a_text_without_special_tokens_is_encoded_in_one_piece(prompter: Prompter):
+    text = "ה-Qwen3 <אמר> |שלום| <asr text> < 3"
+    assert prompter.text_ids(text) == prompter.tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_padding_is_not_the_end_of_turn(prompter: Prompter, toy: Loaded):

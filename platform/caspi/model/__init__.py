@@ -4,8 +4,9 @@ Importing it imports torch and transformers.
 """
 
 from caspi.model.batch import Batch, collate
+from caspi.model.conversion import to_native, to_qwen
 from caspi.model.features import log_mel, num_audio_tokens
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import Loaded, find, load
 from caspi.model.loss import Losses, loss_sums
 from caspi.model.prompt import NO_SPEECH, Example, Prompter
 from caspi.model.toy import build_toy
@@ -19,8 +20,11 @@ __all__ = [
     "Prompter",
     "build_toy",
     "collate",
+    "find",
     "load",
     "log_mel",
     "loss_sums",
     "num_audio_tokens",
+    "to_native",
+    "to_qwen",
 ]

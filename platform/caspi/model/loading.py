@@ -1,22 +1,22 @@
-"""Opening and saving models in the native layout, never with a silent surprise."""
+"""Opening models in either layout and saving them in the native one, never with a silent surprise."""
 
 import contextlib
-import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub import snapshot_download
 from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.utils import logging as transformers_logging
 
 from caspi.errors import ModelError
+from caspi.model.checkpoint import Checkpoint
 from caspi.model.prompt import Prompter
+from caspi.model.weights import make_readable
 
-logger = logging.getLogger(__name__)
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt"]  # never a pickle
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Loaded:
                 f"the tokenizer has {len(processor.tokenizer)} tokens, the model {embedding.num_embeddings}: "
                 "they are not of the same checkpoint"
             )
+        if model.config.audio_token_id != prompter.audio_id:  # type: ignore[union-attr]
+            raise ModelError(
+                f"config.json says audio_token_id={model.config.audio_token_id}, the tokenizer's <|audio_pad|> is "  # type: ignore[union-attr]
+                f"{prompter.audio_id}: they are not of the same checkpoint"
+            )
         # The released config names the end of turn as pad; whoever masks by that id trains a model that never stops.
         model.config.pad_token_id = pad  # type: ignore[union-attr]
         model.generation_config.pad_token_id = pad  # type: ignore[union-attr]
@@ -53,57 +58,47 @@ class Loaded:
         with _quietly():
             self.model.save_pretrained(folder, state_dict=weights)
             self.processor.save_pretrained(folder)
+        make_readable(folder)
 
 
 def load(model: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
-    """Open a native checkpoint: a folder, or a Hub id.
+    """Open a checkpoint in either layout: a folder, or a Hub id.
+
+    Weights are mapped, so there is never a second copy of them in memory, whichever layout they are read from.
 
     Raises:
-        ModelError: not there, not Qwen3-ASR, in the original (legacy) layout, or with missing or unexpected weights.
+        ModelError: not there, not Qwen3-ASR, damaged, or with weights that are missing, unexpected or do not fit.
     """
-    _check_config(model)
-    try:
-        with _quietly():
-            processor = Qwen3ASRProcessor.from_pretrained(str(model))
-            network, report = Qwen3ASRForConditionalGeneration.from_pretrained(
-                str(model), dtype=dtype, output_loading_info=True
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{model}: cannot be loaded as a Qwen3-ASR model: {error}") from error
-    _check_weights(str(model), report)
+    checkpoint = Checkpoint.open(find(model))
+    with _quietly():
+        processor = checkpoint.processor()
+        network, report = Qwen3ASRForConditionalGeneration.from_pretrained(
+            None,
+            config=checkpoint.config,
+            state_dict=dict(named for _, tensors in checkpoint.parts() for named in tensors.items()),
+            generation_config=checkpoint.generation_config(),
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    assert not (report["missing_keys"] or report["unexpected_keys"] or report["mismatched_keys"]), report
     return Loaded.wrap(network.to(device).eval(), processor)
 
 
-def _check_config(model: str | Path) -> None:
-    """Refuse what transformers would half accept: the original layout loads as noise, with a report nobody reads."""
-    folder = Path(model)
-    if not folder.exists():
-        if str(model).startswith(("/", "./", "../")) or str(model).count("/") != 1:
-            raise ModelError(f"{model}: no such model; expected a folder, a Hub id OWNER/NAME or models:/NAME@alias")
-        return
+def find(model: str | Path) -> Path:
+    """The folder of a model: the one that is named, or what the Hub has under an id, downloaded once and then kept.
+
+    Raises:
+        ModelError: there is no such folder, or the Hub does not answer or has no such model for us.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return folder
+    if str(model).startswith(("/", ".", "~")) or str(model).count("/") != 1:
+        raise ModelError(f"{model}: no such model; expected a folder, a Hub id OWNER/NAME or models:/NAME@alias")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return Path(snapshot_download(str(model), allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{model}: not a model folder: no readable config.json") from error
-    if "thinker_config" in config:
-        raise ModelError(
-            f"{model}: this is Qwen3-ASR's original layout, and Caspi reads the native one; "
-            "take the checkpoint whose name ends in -hf"
-        )
-    if config.get("model_type") != "qwen3_asr":
-        raise ModelError(f"{model}: model_type is {config.get('model_type')!r}; expected 'qwen3_asr'")
-
-
-def _check_weights(name: str, report: dict[str, Any]) -> None:
-    """A missing weight would be random, an unexpected one ignored."""
-    problems = [
-        f"{kind.replace('_', ' ')}: {', '.join(sorted(map(str, report[kind]))[:5])}"
-        + (f" and {len(report[kind]) - 5} more" if len(report[kind]) > 5 else "")
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if report.get(kind)
-    ]
-    if problems:
-        raise ModelError(f"{name}: the weights do not fit the model; " + "; ".join(problems))
+        raise ModelError(f"{model}: no such folder, and the Hub does not give it: {error}") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """MLflow: what was run and what came of it, and which model is in use. Importing this imports no MLflow."""
 
 from caspi.tracking.checkpoint_record import Checkpoint, forget_checkpoint, record_checkpoint
+from caspi.tracking.node import NodeMonitor, hardware
 from caspi.tracking.preparation import log_preparation, record_preparation
 from caspi.tracking.registry import (
     is_uri,
@@ -18,8 +19,10 @@ from caspi.tracking.writer import MetricWriter
 __all__ = [
     "Checkpoint",
     "MetricWriter",
+    "NodeMonitor",
     "finish_run",
     "forget_checkpoint",
+    "hardware",
     "is_uri",
     "locate_model",
     "log_model_files",

@@ -11,7 +11,7 @@ from caspi import settings
 from caspi.errors import ModelError, TrackingError
 from caspi.tracking.client import client
 from caspi.tracking.model_files import CHECKSUMS, ModelFiles, read_model_files
-from caspi.tracking.run import code_version
+from caspi.tracking.provenance import code_version
 from caspi.tracking.server import server
 
 MODEL_ARTIFACT = "model"
@@ -118,13 +118,23 @@ def resolve(model: str, *, uri: str) -> Path:
         TrackingError: the server does not answer.
     """
     run_id, path = _run_and_path(model, uri)
-    with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
-        checksums = _download(mlflow, run_id, f"{path}/{CHECKSUMS}", Path(temporary), model)
-        files = ModelFiles.from_json(checksums.read_text(encoding="utf-8"))
-        kept = settings.read().home / "models" / files.digest
-        if not _is_complete(kept, files):
+    files = _checksums(run_id, path, model, uri)
+    kept = settings.read().home / "models" / files.digest
+    if not _is_complete(kept, files):
+        with client(uri) as mlflow:
             _fetch(mlflow, run_id, path, model, files, kept)
     return kept
+
+
+def uploaded_files(model: str, *, uri: str) -> tuple[str, ModelFiles]:
+    """The run that uploaded what `models:/...` or `runs:/...` means, and its files by their hashes then.
+
+    Raises:
+        ModelError: MLflow has no such model.
+        TrackingError: the server does not answer.
+    """
+    run_id, path = _run_and_path(model, uri)
+    return run_id, _checksums(run_id, path, model, uri)
 
 
 def promote(
@@ -262,6 +272,12 @@ def _stored_sizes(mlflow: Any, run_id: str, path: str) -> dict[str, int]:
             else:
                 sizes[entry.path.removeprefix(f"{path}/")] = entry.file_size
     return sizes
+
+
+def _checksums(run_id: str, path: str, model: str, uri: str) -> ModelFiles:
+    with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
+        checksums = _download(mlflow, run_id, f"{path}/{CHECKSUMS}", Path(temporary), model)
+        return ModelFiles.from_json(checksums.read_text(encoding="utf-8"))
 
 
 def _download(mlflow: Any, run_id: str, path: str, into: Path, model: str) -> Path:

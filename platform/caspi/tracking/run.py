@@ -1,16 +1,15 @@
 """A run in MLflow: created by the driver, with everything that it depends on. Curves come from `writer.py`."""
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from caspi.corpus.format import Corpus
-from caspi.errors import TrackingError
+from caspi.errors import RunError, TrackingError
 from caspi.recipe import Recipe, show
 from caspi.tracking.client import client
+from caspi.tracking.parent_model import parent_model
+from caspi.tracking.provenance import packages, provenance
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Stage = Literal["prepare", "train"]
@@ -23,24 +22,34 @@ _MAX_PARAM_CHARS = 6000
 def start_run(recipe: Recipe, corpus: Corpus, *, uri: str, name: str | None = None) -> str:
     """Create a training run. Returns its id; `create_run` says what it holds.
 
+    It also says from which model it starts, by tags and, where its files are known, by `parent_model.json`.
+
     Raises:
+        ModelError: the recipe's `model.init` is a folder or a name in MLflow, and not a model.
         TrackingError: the server does not answer, or refuses.
     """
+    parent = parent_model(recipe.model.init, uri=uri)
     with client(uri) as mlflow:
-        return create_run(mlflow, recipe, corpus, stage="train", name=name or recipe.name)
+        run_id = create_run(mlflow, recipe, corpus, stage="train", name=name or recipe.name, tags=parent.tags)
+        if parent.files is not None:
+            mlflow.log_text(run_id, parent.files.to_json(), "parent_model.json")
+    return run_id
 
 
-def create_run(mlflow: Any, recipe: Recipe, corpus: Corpus, *, stage: Stage, name: str) -> str:
+def create_run(
+    mlflow: Any, recipe: Recipe, corpus: Corpus, *, stage: Stage, name: str, tags: Mapping[str, str] | None = None
+) -> str:
     """Create a run under the recipe's experiment and say what it depends on. Returns its id. For within `client`.
 
     Parameters are the recipe's values under their dotted keys; `recipe.yaml`, the corpus' `manifest.json` and
-    `packages.txt` are stored whole; tags name the stage, the corpus fingerprint and the code version.
+    `packages.txt` are stored whole; tags name the stage, the corpus fingerprint, what `provenance` finds, and `tags`.
     """
     from mlflow.entities import Param
 
-    tags = {"caspi.stage": stage, "caspi.recipe": recipe.name, "caspi.corpus_fingerprint": corpus.fingerprint}
+    ours = {"caspi.stage": stage, "caspi.recipe": recipe.name, "caspi.corpus_fingerprint": corpus.fingerprint}
+    tags = {**provenance(), **ours, **(tags or {})}
     experiment = _experiment_id(mlflow, recipe.tracking.experiment)
-    run_id: str = mlflow.create_run(experiment, run_name=name, tags={**tags, **code_version()}).info.run_id
+    run_id: str = mlflow.create_run(experiment, run_name=name, tags=tags).info.run_id
     params = [Param(key, value) for key, value in flatten(recipe.model_dump(mode="json"))]
     for start in range(0, len(params), _MAX_PARAMS_PER_REQUEST):
         mlflow.log_batch(run_id, params=params[start : start + _MAX_PARAMS_PER_REQUEST])
@@ -54,9 +63,26 @@ def resume_run(uri: str, run_id: str) -> None:
     """Mark an existing run as running again.
 
     Raises:
-        TrackingError: the server does not answer, or does not know the run.
+        RunError: the server does not know the run, or it was deleted there.
+        TrackingError: the server does not answer.
     """
     with client(uri) as mlflow:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = mlflow.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RunError(
+                f"MLflow at {uri} does not know run {run_id}; resume with the MLFLOW_TRACKING_URI, or without one the "
+                "CASPI_HOME, that it was started with, or start a new run with another --output"
+            ) from error
+        if run.info.lifecycle_stage != "active":
+            raise RunError(
+                f"run {run_id} was deleted in MLflow at {uri}; restore it there (`mlflow runs restore --run-id "
+                f"{run_id}`), or start a new run with another --output"
+            )
         mlflow.update_run(run_id, status="RUNNING")
 
 
@@ -80,34 +106,6 @@ def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from flatten(value, f"{prefix}.{position}")
     else:
         yield prefix, str(values)[:_MAX_PARAM_CHARS]
-
-
-def code_version() -> dict[str, str]:
-    """Tags that say which Caspi ran: its version, and the commit when it runs from its repository."""
-    tags = {"caspi.version": metadata.version("caspi")}
-    here = Path(__file__).parent
-    # An installed Caspi may lie inside somebody else's repository, whose commit says nothing of it: ask for our file.
-    if _git(here, "ls-files", Path(__file__).name):
-        tags["mlflow.source.git.commit"] = _git(here, "rev-parse", "HEAD")
-        tags["caspi.uncommitted_changes"] = str(bool(_git(here, "status", "--porcelain"))).lower()
-    return tags
-
-
-def packages() -> str:
-    """Every installed distribution with its version, a line each."""
-    found = {(each.metadata["Name"] or "").lower(): each.version for each in metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name)
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """What git says, or nothing where it or a repository is missing."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.stdout.strip()
 
 
 def _experiment_id(mlflow: Any, name: str) -> str:
