@@ -4,7 +4,7 @@ Importing it imports torch and transformers.
 """
 
 from caspi.model.features import log_mel, num_audio_tokens
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import Loaded, load, load_prompter
 from caspi.model.loss import Batch, Losses, collate, loss_sums
 from caspi.model.prompt import Example, Prompter
 from caspi.model.toy import build_toy
@@ -18,6 +18,7 @@ __all__ = [
     "build_toy",
     "collate",
     "load",
+    "load_prompter",
     "log_mel",
     "loss_sums",
     "num_audio_tokens",

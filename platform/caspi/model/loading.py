@@ -74,6 +74,20 @@ def load(model: str | Path, *, device: torch.device | str = "cpu", dtype: torch.
     return Loaded.wrap(network.to(device).eval(), processor)
 
 
+def load_prompter(model: str | Path) -> Prompter:
+    """The prompts of a native checkpoint, without its weights.
+
+    Raises:
+        ModelError: not there, not Qwen3-ASR, or in the original (legacy) layout.
+    """
+    _check_config(model)
+    try:
+        with _quietly():
+            return Prompter(Qwen3ASRProcessor.from_pretrained(str(model)).tokenizer)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {error}") from error
+
+
 def _check_config(model: str | Path) -> None:
     """Refuse what transformers would half accept: the original layout loads as noise, with a report nobody reads."""
     folder = Path(model)

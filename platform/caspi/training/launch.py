@@ -4,6 +4,7 @@ RUN/
   run.json        the MLflow run, and what is needed to resume
   recipe.yaml     the resolved recipe
   start/          the model that training starts from, where it is made here
+  lengths/        the length index that the plan is made from
   model/          the best model so far, by WER on the validation split
   ray/            Ray Train's storage: checkpoints
   progress.jsonl  what the console shows
@@ -21,10 +22,12 @@ from typing import Any
 from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
+from caspi.model import load_prompter
 from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Workers
 from caspi.text import language_name
 from caspi.training import progress
+from caspi.training.lengths import LengthIndex
 from caspi.training.loop import Job, train_loop
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -69,7 +72,9 @@ def train(
         start = start_model(recipe, opened, output)
         run_id = _run_id(recipe, opened, output, uri, resume=resume)
         (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
-        job = Job(recipe, opened.path, start, output, uri, run_id)
+        lengths = output / "lengths"
+        LengthIndex.build(opened, load_prompter(start), lengths)
+        job = Job(recipe, opened.path, start, lengths, output, uri, run_id)
         try:
             with _following(output / progress.FILE_NAME, on_progress):
                 _fit(job)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import ray.train
 import ray.train.torch
 import torch
@@ -15,12 +14,14 @@ import torch
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.recipe import Recipe
-from caspi.text import language_name
 from caspi.training import checkpoint
 from caspi.training.checkpoint import Cursor
-from caspi.training.feed import BatchMaker, ShardReader, ahead
-from caspi.training.plan import EpochPlan, plan_epoch
+from caspi.training.context import ContextMaker
+from caspi.training.feed import BatchMaker, ahead
+from caspi.training.lengths import LengthIndex
+from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Progress
+from caspi.training.reading import ShardReader
 from caspi.training.step import StepResult, build_optimizer, learning_rate, train_step
 from caspi.training.validation import Examiner, keep
 
@@ -32,6 +33,7 @@ class Job:
     recipe: Recipe
     corpus: Path
     start: str  # where weights come from: a folder or a Hub id
+    lengths: Path
     output: Path
     tracking_uri: str
     run_id: str
@@ -91,30 +93,37 @@ class Worker:
         if found := ray.train.get_checkpoint():
             with found.as_directory() as folder:
                 cursor = checkpoint.restore(Path(folder), loaded, optimizer)
+        index = LengthIndex.open(job.lengths, corpus, loaded.prompter)
+        plans = plan_run(index, recipe.training)
         maker = BatchMaker(
-            reader=ShardReader(corpus, "train"),
+            reader=ShardReader.of_index(corpus, index, max_open_shards=max(plan.max_open_shards for plan in plans)),
             prompter=loaded.prompter,
-            language=language_name(recipe.data.language),
             augmentation=recipe.training.augmentation,
+            context=ContextMaker(recipe.training.context, loaded.prompter),
             seed=recipe.training.seed,
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        plans = plan_epochs(corpus, recipe)
         return cls(job, rank, world_size, device, loaded, optimizer, cursor, plans, maker, examiner)
 
     @property
     def num_steps(self) -> int:
-        return sum(len(plan.steps) for plan in self.plans)
+        return sum(plan.num_steps for plan in self.plans)
 
     def remaining_steps(self) -> Iterator[list[Batch]]:
         """This rank's micro-batches of each step, from the cursor to the end of the run."""
-        bound = self.job.recipe.training.batches.max_micro_batch_s
+        bounds = self.job.recipe.training.batches
         first = self.cursor
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
-            for step in range(first.step_in_epoch if epoch == first.epoch else 0, len(plan.steps)):
-                groups = plan.micro_batches(step, rank=self.rank, world_size=self.world_size, max_micro_batch_s=bound)
-                yield [self.maker.make(positions, epoch=epoch) for positions in groups]
+            for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
+                groups = plan.micro_batches(
+                    step,
+                    rank=self.rank,
+                    world_size=self.world_size,
+                    max_micro_batch_s=bounds.max_micro_batch_s,
+                    max_micro_batch_tokens=bounds.max_micro_batch_tokens,
+                )
+                yield [self.maker.make(items, epoch=epoch) for items in groups]
 
     def step(self, batches: list[Batch]) -> tuple[float, StepResult]:
         """Do one update; returns its learning rate and what it did."""
@@ -131,7 +140,7 @@ class Worker:
             max_grad_norm=settings.optimizer.max_grad_norm,
             alignment_weight=settings.alignment_weight,
         )
-        self.cursor = self.cursor.after_step(steps_in_epoch=len(self.plans[self.cursor.epoch].steps))
+        self.cursor = self.cursor.after_step(steps_in_epoch=self.plans[self.cursor.epoch].num_steps)
         return rate, result
 
     def is_due(self, every_steps: int | None) -> bool:
@@ -177,20 +186,3 @@ class Worker:
         if precision == "auto":
             return torch.bfloat16 if self.device.type == "cuda" and torch.cuda.is_bf16_supported() else None
         return torch.bfloat16 if precision == "bf16" else None
-
-
-def plan_epochs(corpus: Corpus, recipe: Recipe) -> list[EpochPlan]:
-    """The plan of every epoch. The learning rate needs to know the number of all steps."""
-    index = corpus.index("train")
-    shards = pc.dictionary_encode(index["shard"]).combine_chunks().indices.to_numpy()
-    durations_s = index["duration_s"].to_numpy()
-    return [
-        plan_epoch(
-            durations_s,
-            shards,
-            step_audio_s=recipe.training.batches.step_audio_s,
-            seed=recipe.training.seed,
-            epoch=epoch,
-        )
-        for epoch in range(recipe.training.epochs)
-    ]

@@ -14,7 +14,7 @@ from caspi.evaluation import Score
 from caspi.inference.transcriber import Transcriber
 from caspi.model import Loaded
 from caspi.recipe import Recipe
-from caspi.training.feed import ShardReader
+from caspi.training.reading import ShardReader
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Examiner:
 
     def _transcribe(self, positions: range, autocast: torch.dtype | None) -> list[tuple[str, str]]:
         """(reference, hypothesis) of each position."""
-        reader, language = ShardReader(self.corpus, "validation"), self.recipe.data.language
+        reader, language = ShardReader.of_split(self.corpus, "validation"), self.recipe.data.language
         utterances = [reader.read(position) for position in positions]
         clips = [audio.decode(utterance.encoded, source=utterance.utterance_id).samples for utterance in utterances]
         self.loaded.model.eval()
