@@ -4,7 +4,7 @@
 
 Every step of deciding over the whole corpus is run and timed: gathering the chunks' ledgers, refusing duplicates,
 recordings on two sides, the global order, the cut into shards, the counts, the fingerprint, the work of the shard
-tasks; and the plan of a training epoch over the index. Writing shards is the tasks' work and is not.
+tasks. Writing shards is the tasks' work and is not. For the plan of an epoch of as many there is plan.py.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import pyarrow as pa
 from caspi.corpus import ledger as ledgers
 from caspi.corpus.ledger import LEDGER_SCHEMA, Ledger
 from caspi.corpus.pipeline import shard_item
-from caspi.training.plan import plan_epoch
 
 _ROWS_PER_CHUNK = 10_000  # larger than real ones, so that faking them costs less than what is measured
 _DISTINCT = 1 / 1000  # share of duplicates, and of refusals
@@ -27,7 +26,6 @@ _DISTINCT = 1 / 1000  # share of duplicates, and of refusals
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--utterances", type=int, default=2_000_000)
-    parser.add_argument("--plan-utterances", type=int, help="for the epoch's plan; default: a tenth")
     args = parser.parse_args()
     clock = Clock(args.utterances)
     num_chunks = -(-args.utterances // _ROWS_PER_CHUNK)
@@ -61,12 +59,6 @@ def main() -> None:
         for shard in shards:
             shard_item(ledger, order, shard, paths)
     print(f"kept {counts['num_utterances']:,} utterances, {counts['hours']:,.0f} h, {len(shards):,} shards")
-    durations_s = ledger["num_samples"][order] / 16000
-    shard_of = np.repeat(np.arange(len(shards)), [shard.stop - shard.start for shard in shards])
-    del ledger
-    some = args.plan_utterances or args.utterances // 10
-    with clock(f"plan a training epoch over {some:,} of them"):
-        plan_epoch(durations_s[:some], shard_of[:some], step_audio_s=3600.0, seed=0, epoch=0)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 

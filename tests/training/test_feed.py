@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from caspi.recipe.sections import Augmentation
-from caspi.training.augment import augment_samples, draw
+from caspi.training.augment import augment_samples
+from caspi.training.draws import draw
 from caspi.training.feed import ahead
 
 ALL = Augmentation(speed=0.1, gain_db=6, noise_db=10, max_shift_s=0.2)

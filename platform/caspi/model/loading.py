@@ -84,6 +84,16 @@ def load(model: str | Path, *, device: torch.device | str = "cpu", dtype: torch.
     return Loaded.wrap(network.to(device).eval(), processor)
 
 
+def load_prompter(model: str | Path) -> Prompter:
+    """The prompts of a checkpoint in either layout, without its weights.
+
+    Raises:
+        ModelError: not there, or not Qwen3-ASR.
+    """
+    with _quietly():
+        return Prompter(Checkpoint.open(find(model)).processor().tokenizer)
+
+
 def find(model: str | Path) -> Path:
     """The folder of a model: the one that is named, or what the Hub has under an id, downloaded once and then kept.
 

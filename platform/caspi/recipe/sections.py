@@ -1,6 +1,6 @@
 """The recipe's models: strict, frozen, a sentence under each field. A default is said here and nowhere else."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -96,6 +96,35 @@ class Batches(Section):
 
     max_micro_batch_s: float = Field(60.0, gt=0)
     """Audio per worker and forward pass, padding included."""
+
+    max_micro_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it."""
+
+
+class Mixture(Section):
+    """How often each source is heard in an epoch, and how much of what is heard is not speech."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field({})
+    """Name of a source -> how many times an epoch repeats its utterances: 2.5 is twice, and half of them a third time;
+    0 leaves it out. Sources that are not named count once."""
+
+    silence_share: float = Field(0.0, ge=0, le=0.5)
+    """Clips without speech, made up (silence, hum, noise), for each utterance: 0.02 is two for a hundred. The model
+    learns to answer them with nothing."""
+
+
+class Context(Section):
+    """What the prompt says before the audio, so that prompts work when serving. Drawn from (seed, epoch, utterance)."""
+
+    share: float = Field(0.0, ge=0, le=1)
+    """Share of utterances with a context; the others have none. Default: no utterance has one."""
+
+    key_term_share: float = Field(0.5, ge=0, le=1)
+    """Share of contexts that are key terms: words of the utterance among words of others. The rest is what was said
+    just before, where the corpus knows it, and key terms where it does not."""
+
+    max_tokens: int = Field(64, ge=1, le=1024)
+    """Longest context. Key terms that do not fit are left out, and of what was said before the end is kept."""
 
 
 class Optimizer(Section):
@@ -212,6 +241,8 @@ class Training(Section):
 
     workers: Workers = Workers()
     batches: Batches = Batches()
+    mixture: Mixture = Mixture()
+    context: Context = Context()
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     validation: Validation = Validation()

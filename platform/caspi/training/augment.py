@@ -1,6 +1,4 @@
-"""Changes to training audio, each drawn from (seed, epoch, utterance) alone, so that a resumed run repeats them."""
-
-import zlib
+"""Changes to training audio, drawn from the random numbers of each utterance, so that a resumed run repeats them."""
 
 import numpy as np
 import soxr
@@ -8,11 +6,6 @@ import soxr
 from caspi.audio import SAMPLE_RATE
 from caspi.model.features import Features, num_frames
 from caspi.recipe.sections import Augmentation
-
-
-def draw(seed: int, epoch: int, utterance_id: str) -> np.random.Generator:
-    """The random numbers of one utterance in one epoch."""
-    return np.random.default_rng([seed, epoch, zlib.crc32(utterance_id.encode())])
 
 
 def augment_samples(samples: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:

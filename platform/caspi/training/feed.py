@@ -6,85 +6,104 @@ out of.
 
 import queue
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from caspi import audio
-from caspi.corpus import Corpus
+from caspi.errors import AudioError, TrainingError
 from caspi.model import Batch, Prompter, collate, log_mel, num_audio_tokens
+from caspi.model.prompt import NO_SPEECH
 from caspi.recipe.sections import Augmentation
-from caspi.training.augment import augment_samples, draw, mask_features
+from caspi.text import language_name
+from caspi.training.augment import augment_samples, mask_features
+from caspi.training.context import ContextMaker, Vocabulary
+from caspi.training.draws import draw
+from caspi.training.items import copy_of, is_silence, position_of, silence_number, silence_shard
+from caspi.training.reading import ShardReader
+from caspi.training.silence import make_silence
 
 STEPS_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRow:
-    """What training reads of a row of a shard."""
+class _Clip:
+    """One item of a plan, ready for the model."""
 
-    utterance_id: str
-    encoded: bytes
+    samples: np.ndarray  # (num_samples,) float32, augmented
     text: str
+    language: str  # English name, as the model writes it
+    context: str
+    random: np.random.Generator  # for what else is done to it
 
 
-class ShardReader:
-    """Utterances by their position in a split's index. Keeps the shards of the present window open."""
-
-    def __init__(self, corpus: Corpus, split: str, *, max_open_shards: int = 8) -> None:
-        index = corpus.index(split)
-        self._corpus = corpus
-        self._shards = index["shard"].to_pylist()
-        self._rows = index["row"].to_numpy()
-        self._max_open = max_open_shards
-        self._open: OrderedDict[str, pa.Table] = OrderedDict()
-
-    def read(self, position: int) -> TrainingRow:
-        table, row = self._table(self._shards[position]), int(self._rows[position])
-        return TrainingRow(*(table[column][row].as_py() for column in ("utterance_id", "audio", "text")))
-
-    def _table(self, shard: str) -> pa.Table:
-        if shard not in self._open:
-            columns = ["utterance_id", "audio", "text"]
-            self._open[shard] = pq.read_table(self._corpus.path / shard, columns=columns)
-            if len(self._open) > self._max_open:
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchMaker:
-    """Positions in the index to a batch on the CPU."""
+    """Items of a plan to a batch on the CPU."""
 
     reader: ShardReader
     prompter: Prompter
-    language: str  # English name, as the model writes it
     augmentation: Augmentation
+    context: ContextMaker
     seed: int
 
-    def make(self, positions: np.ndarray, *, epoch: int) -> Batch:
-        utterances = [self.reader.read(int(position)) for position in positions]
-        randoms = [draw(self.seed, epoch, utterance.utterance_id) for utterance in utterances]
+    def make(self, items: np.ndarray, *, epoch: int) -> Batch:
+        """A batch with one row for each item.
+
+        Raises:
+            TrainingError: a shard, or the audio in it, is damaged.
+        """
         clips = [
-            augment_samples(
-                audio.decode(utterance.encoded, source=utterance.utterance_id).samples, self.augmentation, random
-            )
-            for utterance, random in zip(utterances, randoms, strict=True)
+            self._silence(item, epoch) if is_silence(item) else self._speech(item, epoch) for item in map(int, items)
         ]
-        features = log_mel(clips)
-        mask_features(features, [len(clip) for clip in clips], self.augmentation, randoms)
+        features = log_mel([clip.samples for clip in clips])
+        mask_features(
+            features, [len(clip.samples) for clip in clips], self.augmentation, [clip.random for clip in clips]
+        )
         examples = [
-            self.prompter.example(utterance.text, num_audio_tokens=num_audio_tokens(len(clip)), language=self.language)
-            for utterance, clip in zip(utterances, clips, strict=True)
+            self.prompter.example(
+                clip.text,
+                num_audio_tokens=num_audio_tokens(len(clip.samples)),
+                language=clip.language,
+                context=clip.context,
+            )
+            for clip in clips
         ]
-        audio_s = sum(len(clip) for clip in clips) / audio.SAMPLE_RATE
+        audio_s = sum(len(clip.samples) for clip in clips) / audio.SAMPLE_RATE
         return collate(examples, features, pad_id=self.prompter.pad_id, audio_s=audio_s)
+
+    def _speech(self, item: int, epoch: int) -> _Clip:
+        position, copy = position_of(item), copy_of(item)
+        row = self.reader.read(position)
+        try:
+            decoded = audio.decode(row.encoded, source=row.utterance_id)
+        except AudioError as error:
+            shard = self.reader.path_of(position)
+            raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
+        random = draw(self.seed, epoch, row.utterance_id, copy)
+        samples = augment_samples(decoded.samples, self.augmentation, random)
+        vocabulary = self._vocabulary(self.reader.shard_of(position))
+        context = self.context.make(
+            row.text, row.previous_text, vocabulary, draw(self.seed, epoch, f"context of {row.utterance_id}", copy)
+        )
+        return _Clip(samples, row.text, language_name(row.language), context, random)
+
+    def _silence(self, item: int, epoch: int) -> _Clip:
+        """With a context as often as speech has one: terms that nobody says must not be written either."""
+        number = silence_number(item)
+        random = draw(self.seed, epoch, "context of silence", number)
+        context = self.context.make("", None, self._vocabulary(silence_shard(item)), random)
+        return _Clip(make_silence(number, seed=self.seed, epoch=epoch), "", NO_SPEECH, context, random)
+
+    @cached_property
+    def _vocabulary(self) -> Callable[[int], Vocabulary]:
+        """The terms of a shard; of no shard where contexts are not asked for."""
+        return lru_cache(maxsize=16)(
+            lambda shard: Vocabulary.of(self.reader.texts(shard) if self.context.settings.share else ())
+        )
 
 
 def ahead(produce: Callable[[], Iterator[Any]]) -> Generator[Any, None, None]:

@@ -4,6 +4,7 @@ RUN/
   run.json        the MLflow run, and what is needed to resume
   recipe.yaml     the resolved recipe
   start/          the model that training starts from, where it is made here
+  lengths/        the length index that the plan is made from
   model/          the best model so far, by WER on the validation split
   checkpoints/    what a run that was interrupted goes on from, see store.py
   ray/            what Ray Train keeps of each group of workers; nothing that is needed again
@@ -27,11 +28,13 @@ from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
 from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
+from caspi.model import load_prompter
 from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Workers
 from caspi.text import language_name
 from caspi.training import progress
 from caspi.training.job import Job, MemoryLimit, Outcome
+from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
 from caspi.training.resuming import check_output, check_same_run
 from caspi.training.store import storage_error
@@ -92,6 +95,7 @@ def train(
             start = start_model(recipe, opened, output)
             run_id = _run_id(recipe, opened, output, uri, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
+            LengthIndex.build(opened, load_prompter(start), output / "lengths")
             aside = _judges_aside(recipe)
             job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
             try:

@@ -87,7 +87,7 @@ class _Loop:
                 wait_s = time.perf_counter() - waited
                 rate, result = self.worker.step(share, stop=self._wish())
                 stop = result.stop
-                self.record.add(self.worker.state.step, share.utterances)
+                self.record.add(self.worker.state.step, share.items)
                 self.progress.step(self.worker.state, result, learning_rate=rate, wait_s=wait_s)
                 if stop is Stop.FAILED:
                     return Outcome("failed", self.error)

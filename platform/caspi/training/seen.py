@@ -34,10 +34,10 @@ class Record:
         if self._file is not None:
             self._file.close()
 
-    def add(self, step: int, utterances: np.ndarray) -> None:
-        """Step `step`, counted from 1, has seen these positions of the length index."""
+    def add(self, step: int, items: np.ndarray) -> None:
+        """Step `step`, counted from 1, has seen these items of the plan."""
         if self._file is not None:
-            self._file.write(json.dumps({"step": step, "utterances": utterances.tolist()}) + "\n")
+            self._file.write(json.dumps({"step": step, "items": items.tolist()}) + "\n")
             self._file.flush()
 
 
@@ -47,18 +47,18 @@ def new_group() -> str:
 
 
 def read(folder: Path) -> dict[int, list[int]]:
-    """The utterances of each step that counts, over all ranks."""
+    """The items of each step that counts, over all ranks; `caspi.training.items` says which utterance one is."""
     last: dict[int, str] = {}
     seen: dict[int, list[int]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         group = path.name.partition("-")[0]
-        for step, utterances in _lines(path):
+        for step, items in _lines(path):
             if last.get(step) != group:
                 last[step], seen[step] = group, []
-            seen[step] += utterances
+            seen[step] += items
     return seen
 
 
 def _lines(path: Path) -> Sequence[tuple[int, list[int]]]:
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last one may be half written
-    return [(line["step"], line["utterances"]) for line in map(json.loads, lines)]
+    return [(line["step"], line["items"]) for line in map(json.loads, lines)]

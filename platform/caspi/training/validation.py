@@ -16,7 +16,7 @@ from caspi.inference.transcriber import Transcriber
 from caspi.model import Loaded, load
 from caspi.recipe import Recipe
 from caspi.training.checkpoint import Grade, read_state
-from caspi.training.feed import ShardReader
+from caspi.training.reading import ShardReader
 from caspi.training.step import autocast_type
 
 _TABLE_ROWS = 50  # of the answers that are kept with each judgement
@@ -71,7 +71,7 @@ class Examiner:
         return Judgement(grade, tuple(answers[:_TABLE_ROWS]), language, time.perf_counter() - started)
 
     def _transcribe(self, positions: range, autocast: torch.dtype | None) -> list[Answer]:
-        reader, language = ShardReader(self.corpus, "validation"), self.recipe.data.language
+        reader, language = ShardReader.of_split(self.corpus, "validation"), self.recipe.data.language
         utterances = [reader.read(position) for position in positions]
         clips = [audio.decode(utterance.encoded, source=utterance.utterance_id).samples for utterance in utterances]
         self.loaded.model.eval()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import ray.train
 import ray.train.torch
 import torch
@@ -15,14 +14,15 @@ import torch.distributed as dist
 
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
-from caspi.recipe import Recipe
-from caspi.text import language_name
 from caspi.training import checkpoint
 from caspi.training.checkpoint import Snapshot, State
-from caspi.training.feed import BatchMaker, ShardReader
+from caspi.training.context import ContextMaker
+from caspi.training.feed import BatchMaker
 from caspi.training.job import Job
-from caspi.training.plan import EpochPlan, plan_epoch
+from caspi.training.lengths import LengthIndex
+from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
+from caspi.training.reading import ShardReader
 from caspi.training.sensors import Sensors
 from caspi.training.step import (
     Objective,
@@ -41,7 +41,7 @@ from caspi.training.validation import Examiner, Judgement
 class Share:
     """What one rank computes of a step."""
 
-    utterances: np.ndarray  # positions in the length index
+    items: np.ndarray  # of the plan: utterances, their copies, silences
     batches: list[Batch]
 
 
@@ -74,20 +74,21 @@ class Worker:
         loaded.model.train()
         optimizer = build_optimizer(loaded.model, recipe.training.optimizer)
         state = checkpoint.restore(restored, loaded, optimizer) if restored else State()
+        index = LengthIndex.open(job.output / "lengths", corpus, loaded.prompter)
+        plans = plan_run(index, recipe.training)
         maker = BatchMaker(
-            reader=ShardReader(corpus, "train"),
+            reader=ShardReader.of_index(corpus, index, max_open_shards=max(plan.max_open_shards for plan in plans)),
             prompter=loaded.prompter,
-            language=language_name(recipe.data.language),
             augmentation=recipe.training.augmentation,
+            context=ContextMaker(recipe.training.context, loaded.prompter),
             seed=recipe.training.seed,
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        plans = plan_epochs(corpus, recipe)
         return cls(job, rank, world_size, device, loaded, optimizer, state, plans, maker, examiner)
 
     @property
     def num_steps(self) -> int:
-        return sum(len(plan.steps) for plan in self.plans)
+        return sum(plan.num_steps for plan in self.plans)
 
     @property
     def is_done(self) -> bool:
@@ -106,12 +107,16 @@ class Worker:
         first = self.state
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
-            for step in range(first.step_in_epoch if epoch == first.epoch else 0, len(plan.steps)):
+            for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
                 groups = plan.micro_batches(
-                    step, rank=self.rank, world_size=self.world_size, max_micro_batch_s=self.max_micro_batch_s
+                    step,
+                    rank=self.rank,
+                    world_size=self.world_size,
+                    max_micro_batch_s=self.max_micro_batch_s,
+                    max_micro_batch_tokens=self.job.recipe.training.batches.max_micro_batch_tokens,
                 )
-                positions = np.concatenate([*groups, np.zeros(0, np.int64)])
-                yield Share(positions, [self.maker.make(group, epoch=epoch) for group in groups])
+                items = np.concatenate([*groups, np.zeros(0, np.int64)])
+                yield Share(items, [self.maker.make(group, epoch=epoch) for group in groups])
 
     def step(self, share: Share, *, stop: Stop) -> tuple[float, StepResult]:
         """Do one update; returns its learning rate and what it did."""
@@ -127,7 +132,7 @@ class Worker:
         if result.num_halvings:
             # For the rest of the run: what ran out once runs out again.
             state = replace(state, max_micro_batch_s=self.max_micro_batch_s / 2**result.num_halvings)
-        self.state = state.after_step(steps_in_epoch=len(self.plans[state.epoch].steps))
+        self.state = state.after_step(steps_in_epoch=self.plans[state.epoch].num_steps)
         return rate, result
 
     def judge(self) -> Judgement | None:
@@ -198,23 +203,6 @@ def from_rank_0(value: Any, world_size: int) -> Any:
     if world_size > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def plan_epochs(corpus: Corpus, recipe: Recipe) -> list[EpochPlan]:
-    """The plan of every epoch. The learning rate needs to know the number of all steps."""
-    index = corpus.index("train")
-    shards = pc.dictionary_encode(index["shard"]).combine_chunks().indices.to_numpy()
-    durations_s = index["duration_s"].to_numpy()
-    return [
-        plan_epoch(
-            durations_s,
-            shards,
-            step_audio_s=recipe.training.batches.step_audio_s,
-            seed=recipe.training.seed,
-            epoch=epoch,
-        )
-        for epoch in range(recipe.training.epochs)
-    ]
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -1,0 +1,130 @@
+"""Rows of shards by their position in a split's order, from a few open shards, in bounded memory."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from caspi.corpus import Corpus
+from caspi.errors import TrainingError
+from caspi.training.lengths import LengthIndex, shard_sizes
+
+_LIGHT_COLUMNS = ["utterance_id", "text", "language", "previous_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """What training reads of a row of a shard."""
+
+    utterance_id: str
+    encoded: bytes
+    text: str
+    language: str  # ISO 639 code
+    previous_text: str | None
+
+
+class ShardReader:
+    """Keeps the shards of the present window open: their texts in memory, their audio on disk."""
+
+    def __init__(self, corpus: Corpus, shards: Sequence[str], starts: np.ndarray, *, max_open_shards: int = 8) -> None:
+        """`shards` are paths below the corpus; shard i holds the positions from `starts[i]` to `starts[i + 1]`."""
+        self._folder, self._shards, self._starts = corpus.path, shards, starts
+        self._max_open = max_open_shards
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+
+    @classmethod
+    def of_index(cls, corpus: Corpus, index: LengthIndex, *, max_open_shards: int) -> "ShardReader":
+        return cls(corpus, index.shards, index.starts, max_open_shards=max_open_shards)
+
+    @classmethod
+    def of_split(cls, corpus: Corpus, split: str) -> "ShardReader":
+        """A reader of a split of which there is no length index.
+
+        Raises:
+            CorpusError: the split does not exist or holds no utterance.
+        """
+        sizes = shard_sizes(corpus, split)
+        return cls(corpus, list(sizes), np.cumsum([0, *sizes.values()]))
+
+    def read(self, position: int) -> TrainingRow:
+        """The row at a position.
+
+        Raises:
+            TrainingError: its shard is not there, is damaged, or does not hold what the index says.
+        """
+        number = self.shard_of(position)
+        return self._shard(number).read(position - int(self._starts[number]))
+
+    def shard_of(self, position: int) -> int:
+        """Number of the shard that holds a position."""
+        return int(np.searchsorted(self._starts, position, side="right")) - 1
+
+    def path_of(self, position: int) -> Path:
+        """The shard that holds a position, for messages."""
+        return self._folder / self._shards[self.shard_of(position)]
+
+    def texts(self, number: int) -> list[str]:
+        """All texts of a shard, in the order of its rows."""
+        return self._shard(number).texts()
+
+    def _shard(self, number: int) -> "_OpenShard":
+        if number not in self._open:
+            num_rows = int(self._starts[number + 1] - self._starts[number])
+            self._open[number] = _OpenShard.open(self._folder / self._shards[number], num_rows)
+            if len(self._open) > self._max_open:
+                self._open.popitem(last=False)[1].file.close()
+        self._open.move_to_end(number)
+        return self._open[number]
+
+
+@dataclass
+class _OpenShard:
+    path: Path
+    file: pq.ParquetFile
+    rows: pa.Table  # without audio
+    group_starts: np.ndarray  # (num_row_groups + 1,)
+    _last: tuple[int, pa.ChunkedArray] = field(default=(-1, pa.chunked_array([], pa.binary())))  # row group, audio
+
+    @classmethod
+    def open(cls, path: Path, num_rows: int) -> "_OpenShard":
+        with _naming(path):
+            _announce(path)
+            file = pq.ParquetFile(path, memory_map=True)
+            rows = file.read(_LIGHT_COLUMNS, use_threads=False)
+        if len(rows) != num_rows:
+            raise TrainingError(f"{path}: {len(rows)} rows, the index says {num_rows}; prepare the corpus again")
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return cls(path, file, rows, np.cumsum([0, *sizes]))
+
+    def read(self, row: int) -> TrainingRow:
+        group = int(np.searchsorted(self.group_starts, row, side="right")) - 1
+        if group != self._last[0]:
+            with _naming(self.path):
+                self._last = group, self.file.read_row_group(group, ["audio"], use_threads=False)["audio"]
+        encoded = self._last[1][row - int(self.group_starts[group])].as_py()
+        return TrainingRow(encoded=encoded, **self.rows.slice(row, 1).to_pylist()[0])
+
+    def texts(self) -> list[str]:
+        return list(self.rows["text"].to_pylist())
+
+
+def _announce(path: Path) -> None:
+    """Let the system read a shard from front to back: it is wanted whole within the window, though not in order."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which shard it was."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise TrainingError(f"{path}: cannot be read: {error}; bring it back, or prepare the corpus again") from error
