@@ -44,7 +44,7 @@ def change(cluster: Cluster, leaving, output: Path) -> None:
     seen = len(lines(output))
     wait_for(lambda: len(lines(output)) >= seen + 3)
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    wait_for(lambda: len(groups(output)) >= 3)
+    wait_for(lambda: [len(group) for group in groups(output).values()][2:] == [2])
     print("groups of", [len(group) for group in groups(output).values()], "workers", flush=True)
 
 
