@@ -200,7 +200,7 @@ def test_the_best_is_by_wer_then_cer_then_the_later():
     for grade in grades:
         state = state.graded(grade)
     assert [grade.step for grade in state.best] == [4, 3, 2, 1, 5]
-    assert state.num_worse_in_a_row == 1
+    assert state.num_without_gain == 2  # since the third, the first to be that good
 
 
 def test_a_step_that_is_done_again_is_graded_anew():

@@ -74,9 +74,13 @@ class State:
         return tuple(sorted(self.grades, key=lambda grade: grade.rank))
 
     @property
-    def num_worse_in_a_row(self) -> int:
-        """Models since the best one."""
-        return sum(grade.step > self.best[0].step for grade in self.grades) if self.grades else 0
+    def num_without_gain(self) -> int:
+        """Models in a row, up to the last, that were not better than one before them."""
+        if not self.grades:
+            return 0
+        best = min((grade.wer, grade.cer) for grade in self.grades)
+        first = next(place for place, grade in enumerate(self.grades) if (grade.wer, grade.cer) == best)
+        return len(self.grades) - 1 - first
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

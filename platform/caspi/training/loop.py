@@ -114,7 +114,7 @@ class _Loop:
         if self.worker.is_preempted():
             return Stop.PREEMPTED
         patience = self.worker.job.recipe.training.validation.patience
-        is_enough = patience is not None and self.worker.state.num_worse_in_a_row >= patience
+        is_enough = patience is not None and self.worker.state.num_without_gain >= patience
         return Stop.PATIENCE if is_enough else Stop.NO
 
     def _after_step(self, stop: Stop) -> None:
