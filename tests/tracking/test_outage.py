@@ -193,6 +193,17 @@ def test_an_artifact_store_that_cannot_be_written_is_tried_again(own_server: Own
     training.check_uploads(own_server.uri, step=20)
 
 
+def test_one_artifact_that_never_succeeds_holds_up_no_other(proxy: Proxy, proxied: Training, mlflow_uri: str):
+    proxy.status, proxy.applies = 500, lambda path: path.endswith("report.html")
+    proxied.go_on(5)
+    proxied.validate()
+    uploads = proxied.spool.with_suffix(".uploads")
+    until(lambda: proxied.points_in(mlflow_uri) == 5 and len(list(uploads.glob("*.json"))) == 1)
+    proxy.status = None
+    proxied.check(mlflow_uri)
+    proxied.check_uploads(mlflow_uri, step=5)
+
+
 def test_an_artifact_store_that_hangs_holds_no_point_up(proxy: Proxy, proxied: Training, mlflow_uri: str):
     proxy.delay_s, proxy.applies = 25.0, is_artifact
     proxied.validate()

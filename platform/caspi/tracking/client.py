@@ -43,7 +43,7 @@ def client(uri: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """For importing MLflow in side threads. One at a time: the environment is changed meanwhile, and it is everybody's."""
+    """For importing MLflow in side threads, one at a time: the environment, which all share, is changed meanwhile."""
     with _importing, environment(QUIET, keep=True):
         yield
 
