@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from caspi.corpus.format import Corpus
 from caspi.recipe import Recipe, parse_recipe
 from caspi.tracking import server
+from caspi.tracking.client import client
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,19 @@ def write_model(folder: Path, *, weight: float = 1.0) -> Path:
     (folder / "chat" / "template.jinja").write_text("{{ messages }}")
     save_file({"weight": np.full(8, weight, np.float32)}, folder / "model.safetensors")
     return folder
+
+
+@pytest.fixture
+def run_id(mlflow_uri: str) -> str:
+    return new_run(mlflow_uri)
+
+
+def new_run(uri: str) -> str:
+    with client(uri) as mlflow:
+        return mlflow.create_run("0").info.run_id
+
+
+def curve(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
+    """(step, value) of every stored point, doubled ones included."""
+    with client(uri) as mlflow:
+        return sorted((point.step, point.value) for point in mlflow.get_metric_history(run_id, key))

@@ -54,7 +54,7 @@ class Proxy:
 
     def __init__(self, target: str | None = None) -> None:
         self.target = target
-        self.delay_s = 0.0
+        self.delay_s = 0.0  # of every answer, for as long as it is not changed
         self.status: int | None = None  # what to answer instead of the server
         self.message = b"<html>something is wrong"
         self.applies: Callable[[str], bool] = lambda path: True  # which paths the two above are for
@@ -95,7 +95,9 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 answer = error.code, error.read()
             except OSError:
                 return
-            time.sleep(proxy.delay_s if is_faulty else 0.0)
+            answered_at = time.monotonic()
+            while is_faulty and time.monotonic() < answered_at + proxy.delay_s:
+                time.sleep(0.05)
             self._answer(*answer)
 
         def _answer(self, status: int, body: bytes) -> None:

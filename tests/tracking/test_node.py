@@ -1,13 +1,13 @@
 """What a machine says of itself."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from caspi.tracking import MetricWriter, NodeMonitor, hardware
 from caspi.tracking.client import client
-from tests.tracking.test_writer import new_run
 
 
 class FakeNvml(ModuleType):
@@ -105,8 +105,7 @@ def test_ray_brings_what_the_sensors_need():
     assert pynvml.NVMLError
 
 
-def test_its_numbers_are_a_run_s_system_metrics(mlflow_uri: str, tmp_path):
-    run_id = new_run(mlflow_uri)
+def test_its_numbers_are_a_run_s_system_metrics(mlflow_uri: str, run_id: str, tmp_path: Path):
     writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / "spool.jsonl")
     writer.log(NodeMonitor("node_0").collect(), 1)
     writer.log_tags(hardware())

@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from caspi.tracking import Checkpoint, MetricWriter
 from caspi.tracking.client import client
 from caspi.tracking.model_files import ModelFiles
+from tests.tracking.conftest import curve, new_run
 from tests.tracking.faults import OwnServer, Proxy, is_artifact, until
-from tests.tracking.test_writer import curve, new_run
 
 
 @pytest.fixture
@@ -192,13 +193,24 @@ def test_an_artifact_store_that_cannot_be_written_is_tried_again(own_server: Own
     training.check_uploads(own_server.uri, step=20)
 
 
+def test_one_artifact_that_never_succeeds_holds_up_no_other(proxy: Proxy, proxied: Training, mlflow_uri: str):
+    proxy.status, proxy.applies = 500, lambda path: path.endswith("report.html")
+    proxied.go_on(5)
+    proxied.validate()
+    uploads = proxied.spool.with_suffix(".uploads")
+    until(lambda: proxied.points_in(mlflow_uri) == 5 and len(list(uploads.glob("*.json"))) == 1)
+    proxy.status = None
+    proxied.check(mlflow_uri)
+    proxied.check_uploads(mlflow_uri, step=5)
+
+
 def test_an_artifact_store_that_hangs_holds_no_point_up(proxy: Proxy, proxied: Training, mlflow_uri: str):
-    proxy.delay_s, proxy.applies = 3.0, is_artifact
+    proxy.delay_s, proxy.applies = 25.0, is_artifact
     proxied.validate()
     until(lambda: any(map(is_artifact, proxy.paths)))
     proxied.go_on(20)
     until(lambda: proxied.points_in(mlflow_uri) == 20)
-    assert len(list(proxied.spool.with_suffix(".uploads").iterdir())) > 1, "uploads still hang"
+    assert (proxied.spool.with_suffix(".uploads")).is_dir(), "uploads still hang"
     proxy.delay_s = 0.0
     proxied.check(mlflow_uri)
     proxied.check_uploads(mlflow_uri, step=0)
@@ -237,6 +249,7 @@ def test_a_process_that_dies_while_the_server_stands_still_loses_nothing(own_ser
     script = f"""
 import time
 from pathlib import Path
+from typing import Any
 from tests.tracking.test_outage import Training
 training = Training({own_server.uri!r}, {run_id!r}, Path({str(tmp_path)!r}))
 training.go_on(1)
@@ -261,17 +274,28 @@ time.sleep(100)
     resumed.check_uploads(own_server.uri, step=101)
 
 
-def test_whoever_logs_touches_no_network(mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    connect, by = socket.socket.connect, set()
+def test_whoever_logs_touches_neither_network_nor_spool(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    connect, open_path, senders, spoolers = socket.socket.connect, Path.open, set(), set()
 
-    def spy(self: socket.socket, address: object) -> None:
-        by.add(threading.current_thread().name)
+    def spy_connect(self: socket.socket, address: object) -> None:
+        senders.add(threading.current_thread().name)
         connect(self, address)
 
-    training = Training(mlflow_uri, new_run(mlflow_uri), tmp_path)
-    monkeypatch.setattr(socket.socket, "connect", spy)
+    def spy_open(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.is_relative_to(tmp_path / "run"):
+            spoolers.add(threading.current_thread().name)
+        return open_path(self, *arguments, **options)
+
+    run_id = new_run(mlflow_uri)
+    monkeypatch.setattr(socket.socket, "connect", spy_connect)
+    monkeypatch.setattr(Path, "open", spy_open)
+    training = Training(mlflow_uri, run_id, tmp_path)
     training.go_on(5)
     training.validate()
     training.writer.forget_checkpoint(5)
     assert training.writer.close() == 0
-    assert by == {"caspi-points", "caspi-uploads"}
+    assert senders <= {"caspi-points", "caspi-uploads"}
+    assert "caspi-points" in senders
+    assert spoolers == {"caspi-spool"}

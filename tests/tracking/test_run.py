@@ -77,7 +77,8 @@ def test_a_run_of_another_server_is_not_resumed(mlflow_uri: str):
         resume_run(mlflow_uri, "0123456789abcdef0123456789abcdef")
 
 
-def test_resuming_without_a_server_is_another_error():
+def test_resuming_without_a_server_is_another_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9"):
         resume_run("http://127.0.0.1:9", "0123456789abcdef0123456789abcdef")
 

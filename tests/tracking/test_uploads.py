@@ -13,12 +13,7 @@ import pytest
 from caspi.errors import TrackingError
 from caspi.tracking import Checkpoint, MetricWriter, forget_checkpoint, record_checkpoint
 from caspi.tracking.client import client
-from tests.tracking.test_writer import curve, new_run
-
-
-@pytest.fixture
-def run_id(mlflow_uri: str) -> str:
-    return new_run(mlflow_uri)
+from tests.tracking.conftest import curve
 
 
 def artifact(uri: str, run_id: str, path: str, into: Path) -> str:

@@ -9,24 +9,8 @@ from pathlib import Path
 import pytest
 
 from caspi.tracking import MetricWriter
-from caspi.tracking.client import client
+from tests.tracking.conftest import curve
 from tests.tracking.faults import Proxy, until
-
-
-@pytest.fixture
-def run_id(mlflow_uri: str) -> str:
-    return new_run(mlflow_uri)
-
-
-def new_run(uri: str) -> str:
-    with client(uri) as mlflow:
-        return mlflow.create_run("0").info.run_id
-
-
-def curve(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
-    """(step, value) of every stored point, doubled ones included."""
-    with client(uri) as mlflow:
-        return sorted((point.step, point.value) for point in mlflow.get_metric_history(run_id, key))
 
 
 def test_points_arrive_in_order_and_the_spool_is_removed(mlflow_uri: str, run_id: str, tmp_path: Path):
@@ -119,3 +103,17 @@ def test_numbers_that_are_none_are_kept_as_such(mlflow_uri: str, run_id: str, tm
     ((_, loss),) = curve(mlflow_uri, run_id, "loss")
     assert math.isnan(loss)
     assert curve(mlflow_uri, run_id, "norm")[0][1] > 1e300
+
+
+def test_a_spool_that_cannot_be_written_costs_durability_only(
+    mlflow_uri: str, run_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "full").write_text("a disk")
+    writer = MetricWriter(mlflow_uri, run_id, spool=tmp_path / "full" / "spool.jsonl")
+    for step in range(10):
+        writer.log({"loss": 1.0}, step)
+        writer.log_tags({"step": str(step)})
+        time.sleep(0.05)
+    assert writer.close() == 0
+    assert len(curve(mlflow_uri, run_id, "loss")) == 10
+    assert caplog.text.count("in memory only") == 2, "once for points, once for uploads"

@@ -109,14 +109,18 @@ def _translated(action: Any, *arguments: Any) -> None:
         action(*arguments)
     except Exception as error:  # S3, Azure, Google, SFTP: each has its own
         status = _http_status(error)
-        raise Refused(str(error)) if status and is_refusal(status) else Unreachable(str(error)) from error
+        raise (Refused if status and is_refusal(status) else Unreachable)(str(error)) from error
 
 
-def _http_status(error: Exception) -> int | None:
-    """The HTTP status behind an exception of requests, botocore or Google's client; None where there is none."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        found = getattr(response, "status_code", None)
-    return found if isinstance(found, int) else None
+def _http_status(error: BaseException | None) -> int | None:
+    """The HTTP status behind an exception of requests or botocore, or behind its cause; None where there is none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            found = getattr(response, "status_code", None)
+        if isinstance(found, int):
+            return found
+        error = error.__cause__ or error.__context__
+    return None

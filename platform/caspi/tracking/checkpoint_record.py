@@ -9,7 +9,7 @@ an answer gets lost. The model is not among the run's `outputs`, which MLflow ca
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,9 @@ class CheckpointRecords:
         }
         pairs = [{"key": key, "value": value} for key, value in tags.items()]
         self._rest.call("PATCH", f"logged-models/{model_id}/tags", json={"tags": pairs})
-        points = [
-            self._point(Point(key, value, step, record["recorded_at_ms"])) for key, value in record["metrics"].items()
-        ]
-        metrics = [{**metric, "model_id": model_id} for metric in metrics_json(points)]
-        self._rest.call("POST", "runs/log-batch", json={"run_id": self._rest.run_id, "metrics": metrics})
+        self._link_metrics(
+            model_id, [Point(key, value, step, record["recorded_at_ms"]) for key, value in record["metrics"].items()]
+        )
 
     def remove(self, step: int) -> None:
         """Remove the record of a step, if there is one.
@@ -150,12 +148,15 @@ class CheckpointRecords:
         self._rest.call("PATCH", f"logged-models/{model_id}", json=ready)
         return model_id
 
-    def _point(self, point: Point) -> Point:
+    def _link_metrics(self, model_id: str, points: Sequence[Point]) -> None:
+        """Give the model its metrics. To MLflow they are points of the run too; what it has, it gets as it is."""
+        if points:
+            metrics = [{**metric, "model_id": model_id} for metric in metrics_json(map(self._known, points))]
+            self._rest.call("POST", "runs/log-batch", json={"run_id": self._rest.run_id, "metrics": metrics})
+
+    def _known(self, point: Point) -> Point:
         """The run's own point of that key and step, where it has one: the same once more is no second point."""
-        for known in history(self._rest, point.key):
-            if known.step == point.step:
-                return known
-        return point
+        return next((known for known in history(self._rest, point.key) if known.step == point.step), point)
 
 
 def _artifact_path(step: int) -> str:

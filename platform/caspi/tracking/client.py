@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+
+_importing = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -36,6 +39,13 @@ def client(uri: str) -> Iterator[Any]:
             yield MlflowClient(tracking_uri=uri, registry_uri=uri)
         except (MlflowException, RequestException) as error:
             raise TrackingError(f"MLflow at {uri}: {error}") from error
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """For importing MLflow in side threads, one at a time: the environment, which all share, is changed meanwhile."""
+    with _importing, environment(QUIET, keep=True):
+        yield
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from caspi.tracking.client import QUIET, environment
+from caspi.tracking.client import quiet_import
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _monitors() -> list[Callable[[], Any]]:
     import ray  # noqa: F401, puts its psutil on the path
 
     _import_nvml()
-    with environment(QUIET, keep=True):
+    with quiet_import():
         from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
         from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
         from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor

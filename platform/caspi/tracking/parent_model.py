@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from caspi.tracking.model_download import uploaded_files
 from caspi.tracking.model_files import ModelFiles, read_model_files
-from caspi.tracking.registry import is_uri, uploaded_files
+from caspi.tracking.model_uri import is_uri
 
 
 @dataclass(frozen=True, slots=True)

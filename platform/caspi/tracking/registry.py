@@ -1,20 +1,16 @@
 """The registry: which models there are, what they came from, and which one is in use."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caspi import settings
 from caspi.errors import ModelError, TrackingError
 from caspi.tracking.client import client
-from caspi.tracking.model_files import CHECKSUMS, ModelFiles, read_model_files
+from caspi.tracking.model_files import CHECKSUMS, read_model_files
+from caspi.tracking.model_uri import MODEL_ARTIFACT, is_uri, run_and_path
 from caspi.tracking.provenance import code_version
-from caspi.tracking.server import server
 
-MODEL_ARTIFACT = "model"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 
@@ -24,24 +20,6 @@ _METRICS_AS_TAGS = (
     "wer", "cer", "wer_interval", "substitutions", "deletions", "insertions", "reference_words", "num_utterances",
     "num_hallucinated_on_silence", "normalizer", "split",
 )  # fmt: skip
-
-
-def locate_model(model: str) -> str:
-    """A folder, or a Hub id, for whatever MODEL names. `models:/` and `runs:/` are downloaded, the rest stays as it is.
-
-    Raises:
-        ModelError: MLflow has no such model.
-        TrackingError: the server does not answer.
-    """
-    if not is_uri(model):
-        return model
-    with server() as uri:
-        return str(resolve(model, uri=uri))
-
-
-def is_uri(model: str) -> bool:
-    """Whether MODEL names something in MLflow."""
-    return model.startswith(("models:/", "runs:/"))
 
 
 def log_model_files(uri: str, run_id: str, folder: str | Path) -> str:
@@ -108,35 +86,6 @@ def set_alias(uri: str, name: str, alias: str, version: int) -> None:
         mlflow.set_registered_model_alias(name, alias, str(version))
 
 
-def resolve(model: str, *, uri: str) -> Path:
-    """Download what `models:/NAME@alias`, `models:/NAME/VERSION` or `runs:/ID/model` means, unless it is here already.
-
-    Folders are kept under `CASPI_HOME` by digest; every file's hash is checked when it arrives.
-
-    Raises:
-        ModelError: MLflow has no such model, or its files are not what was uploaded.
-        TrackingError: the server does not answer.
-    """
-    run_id, path = _run_and_path(model, uri)
-    files = _checksums(run_id, path, model, uri)
-    kept = settings.read().home / "models" / files.digest
-    if not _is_complete(kept, files):
-        with client(uri) as mlflow:
-            _fetch(mlflow, run_id, path, model, files, kept)
-    return kept
-
-
-def uploaded_files(model: str, *, uri: str) -> tuple[str, ModelFiles]:
-    """The run that uploaded what `models:/...` or `runs:/...` means, and its files by their hashes then.
-
-    Raises:
-        ModelError: MLflow has no such model.
-        TrackingError: the server does not answer.
-    """
-    run_id, path = _run_and_path(model, uri)
-    return run_id, _checksums(run_id, path, model, uri)
-
-
 def promote(
     model: str | Path,
     name: str,
@@ -159,7 +108,7 @@ def promote(
         TrackingError: the server does not answer, or refuses.
     """
     if is_uri(str(model)):
-        run_id, path = _run_and_path(str(model), uri)
+        run_id, path = run_and_path(str(model), uri)
         if path != MODEL_ARTIFACT:
             raise ModelError(f"{model}: expected runs:/{run_id}/{MODEL_ARTIFACT}")
         folder = None
@@ -175,39 +124,6 @@ def promote(
     set_alias(uri, name, CANDIDATE, version)
     set_alias(uri, name, alias, version)
     return version
-
-
-def _run_and_path(model: str, uri: str) -> tuple[str, str]:
-    """The run and the artifact path that a `models:/` or `runs:/` URI means."""
-    scheme, _, rest = model.partition(":/")
-    rest = rest.strip("/")
-    if scheme == "runs":
-        run_id, _, path = rest.partition("/")
-        if run_id and path:
-            return run_id, path
-    elif scheme == "models":
-        version = _model_version(rest, model, uri)
-        if version.run_id:
-            return version.run_id, MODEL_ARTIFACT
-        raise ModelError(f"{model}: it was not registered by Caspi: no run belongs to it")
-    raise ModelError(f"{model}: expected models:/NAME@alias, models:/NAME/VERSION or runs:/ID/{MODEL_ARTIFACT}")
-
-
-def _model_version(rest: str, model: str, uri: str) -> Any:
-    with client(uri) as mlflow:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            if "@" in rest:
-                return mlflow.get_model_version_by_alias(*rest.rsplit("@", 1))
-            name, _, version = rest.rpartition("/")
-            if not name or not version.isdigit():
-                raise ModelError(f"{model}: expected models:/NAME@alias or models:/NAME/VERSION")
-            return mlflow.get_model_version(name, version)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            raise ModelError(f"{model}: MLflow at {uri} has no such model; `caspi promote` registers one") from error
 
 
 def _run_that_holds(folder: Path, name: str, uri: str) -> str:
@@ -272,42 +188,3 @@ def _stored_sizes(mlflow: Any, run_id: str, path: str) -> dict[str, int]:
             else:
                 sizes[entry.path.removeprefix(f"{path}/")] = entry.file_size
     return sizes
-
-
-def _checksums(run_id: str, path: str, model: str, uri: str) -> ModelFiles:
-    with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
-        checksums = _download(mlflow, run_id, f"{path}/{CHECKSUMS}", Path(temporary), model)
-        return ModelFiles.from_json(checksums.read_text(encoding="utf-8"))
-
-
-def _download(mlflow: Any, run_id: str, path: str, into: Path, model: str) -> Path:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(mlflow.download_artifacts(run_id, path, str(into)))
-    except (MlflowException, OSError) as error:
-        raise ModelError(f"{model}: {path} cannot be downloaded from run {run_id}: {error}") from error
-
-
-def _fetch(mlflow: Any, run_id: str, path: str, model: str, files: ModelFiles, kept: Path) -> None:
-    """Download into a neighbour of `kept`, check every hash, and only then give it its name."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as temporary:
-        folder = _download(mlflow, run_id, path, Path(temporary), model)
-        arrived = read_model_files(folder)
-        wrong = sorted(name for name in files.sha256 if arrived.sha256.get(name) != files.sha256[name])
-        if wrong:
-            raise ModelError(
-                f"{model}: {', '.join(wrong)} arrived from MLflow with another hash than was uploaded; try again"
-            )
-        if kept.exists() and not _is_complete(kept, files):
-            shutil.rmtree(kept)
-        if not kept.exists():
-            folder.rename(kept)
-
-
-def _is_complete(folder: Path, files: ModelFiles) -> bool:
-    """Whether every file is here with its size. Hashes were checked before the folder got its name."""
-    return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.size_bytes.items()
-    )

@@ -1,18 +1,15 @@
 """Requests to MLflow from a side thread: each with a deadline, and without MLflow's minutes of retries."""
 
 import functools
-import threading
 from typing import Any
 
-from caspi.tracking.client import QUIET, environment
+from caspi.tracking.client import quiet_import
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 
 # Worth another try: the server was too slow this time, or has too many requests.
 _TRANSIENT = (408, 425, 429)
-
-_importing = threading.Lock()
 
 
 class Unreachable(Exception):
@@ -90,15 +87,10 @@ def is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in _TRANSIENT
 
 
-def _mlflow_http() -> tuple[Any, Any, type[Exception]]:
-    with _importing:  # by one thread: it changes the environment meanwhile
-        return _import_mlflow_http()
-
-
 @functools.cache
-def _import_mlflow_http() -> tuple[Any, Any, type[Exception]]:
+def _mlflow_http() -> tuple[Any, Any, type[Exception]]:
     """MLflow's own request function: it knows every way to authenticate. Imported in the thread: it takes seconds."""
-    with environment(QUIET, keep=True):
+    with quiet_import():
         from mlflow.exceptions import MlflowException
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request

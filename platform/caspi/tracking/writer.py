@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # Calls that wait for the side thread; it takes them in milliseconds unless the disk hangs.
 _MAX_WAITING = 10_000
 _PAUSE_S = 0.2  # between two looks at what waits: points travel together
-_RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # after the first failure, the second, ...
+_RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # after the first failure, the second, ...
 _FAILURES_WORTH_A_WARNING = 3
 
 
