@@ -285,6 +285,24 @@ def test_an_audio_token_of_another_tokenizer_is_refused(toy: Loaded, tmp_path: P
         load(write_original(toy, tmp_path / "original", config=config))
 
 
+@pytest.mark.parametrize("missing", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+@pytest.mark.parametrize("do", [load, lambda folder: to_native(folder, folder.parent / "out")])
+def test_a_tokenizer_that_is_not_whole_is_refused(toy: Loaded, tmp_path: Path, missing: str, do):
+    folder = write_original(toy, tmp_path / "original")
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        do(folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_generation_that_transformers_never_saves_are_left_out(toy: Loaded, tmp_path: Path, caplog):
+    folder = write_original(toy, tmp_path / "original")
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.01}))
+    load(folder).save(tmp_path / "saved")
+    assert "generation_config.json is left out" in caplog.text
+    assert "temperature" not in json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+
+
 def test_a_folder_that_holds_something_is_not_written_into(native: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("keep me")

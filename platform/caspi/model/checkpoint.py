@@ -1,6 +1,7 @@
 """A model folder in either layout, opened and checked. Everything is read by its native names."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from caspi.errors import ModelError
 from caspi.model import layouts
 from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
 from caspi.model.original_files import read_original_processor
+from caspi.model.prompt import Prompter
 from caspi.model.weights import Weights
 
-GENERATION_CONFIG = "generation_config.json"
+logger = logging.getLogger(__name__)
+
 _ALIGNER = "Qwen3ASRForTokenClassification"
 
 
@@ -51,19 +54,26 @@ class Checkpoint:
         """The native processor.
 
         Raises:
-            ModelError: its files are not there, or not of Qwen3-ASR.
+            ModelError: its files are not there, or not of this model.
         """
         read = read_original_processor if self.is_original else Qwen3ASRProcessor.from_pretrained
         try:
-            return read(self.folder)
+            processor = read(self.folder)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{self.folder}: no readable tokenizer and processor of Qwen3-ASR: {error}") from error
+        Prompter.matching(processor.tokenizer, self.config)
+        return processor
 
     def generation_config(self) -> Any:
-        """What the folder says about generation, else what follows from the config."""
-        if (self.folder / GENERATION_CONFIG).is_file():
-            return GenerationConfig.from_pretrained(self.folder)
-        return GenerationConfig(eos_token_id=self.config.eos_token_id, pad_token_id=self.config.pad_token_id)
+        """What the folder says about generation; greedy where it says nothing, or what transformers refuses to save."""
+        try:
+            config = GenerationConfig.from_pretrained(self.folder)
+            config.validate(strict=True)
+        except (OSError, ValueError) as error:
+            if (self.folder / "generation_config.json").exists():
+                logger.warning("%s: generation_config.json is left out: %s", self.folder, error)
+            return GenerationConfig(eos_token_id=self.config.eos_token_id, pad_token_id=self.config.pad_token_id)
+        return config
 
     def parts(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
         """The weights by their native names, file by file, each tensor once: a tied output layer is left out."""
