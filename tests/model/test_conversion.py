@@ -242,6 +242,8 @@ def test_a_folder_without_weights_is_refused(toy: Loaded, tmp_path: Path):
         ("audio_config", {"num_mel_bins": 80}, "num_mel_bins"),
         ("audio_config", {"n_window_infer": 850}, "n_window_infer"),
         ("text_config", {"hidden_size": "many"}, "hidden_size"),
+        (None, {"audio_config": None}, "not a config of Qwen3-ASR"),
+        (None, {"text_config": ["hidden_size"]}, "not a config of Qwen3-ASR"),
     ],
 )
 def test_configs_of_other_models_are_refused(toy: Loaded, tmp_path: Path, section, fields: dict, message: str):

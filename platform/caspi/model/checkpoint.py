@@ -46,6 +46,8 @@ class Checkpoint:
             config = build_config(layouts.native_config(fields) if is_original else fields)
         except ModelError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
+        except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
+            raise ModelError(f"{folder / 'config.json'}: not a config of Qwen3-ASR: {error}") from error
         checkpoint = cls(folder, is_original, config, Weights.open(folder))
         checkpoint._check_weights()
         return checkpoint
@@ -112,12 +114,9 @@ def build_config(fields: Mapping[str, Any]) -> Any:
     """A Qwen3ASRConfig of the native fields, of a kind that Caspi's features fit.
 
     Raises:
-        ModelError: a field is wrong.
+        ModelError: Caspi's features do not fit it. transformers has its own errors for fields that are wrong.
     """
-    try:
-        config = Qwen3ASRConfig.from_dict(dict(fields))
-    except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
-        raise ModelError(f"not a config of Qwen3-ASR: {error}") from error
+    config = Qwen3ASRConfig.from_dict(dict(fields))
     audio = config.audio_config
     found = {"num_mel_bins": audio.num_mel_bins, "n_window": audio.n_window}
     expected = {"num_mel_bins": NUM_MEL_BINS, "n_window": FRAMES_PER_CHUNK // 2}
