@@ -242,6 +242,8 @@ def test_a_folder_without_weights_is_refused(toy: Loaded, tmp_path: Path):
         ("audio_config", {"num_mel_bins": 80}, "num_mel_bins"),
         ("audio_config", {"n_window_infer": 850}, "n_window_infer"),
         ("text_config", {"hidden_size": "many"}, "hidden_size"),
+        (None, {"audio_config": None}, "not a config of Qwen3-ASR"),
+        (None, {"text_config": ["hidden_size"]}, "not a config of Qwen3-ASR"),
     ],
 )
 def test_configs_of_other_models_are_refused(toy: Loaded, tmp_path: Path, section, fields: dict, message: str):
@@ -283,6 +285,24 @@ def test_an_audio_token_of_another_tokenizer_is_refused(toy: Loaded, tmp_path: P
     config["thinker_config"]["audio_token_id"] = 5
     with pytest.raises(ModelError, match="audio_token_id=5"):
         load(write_original(toy, tmp_path / "original", config=config))
+
+
+@pytest.mark.parametrize("missing", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+@pytest.mark.parametrize("do", [load, lambda folder: to_native(folder, folder.parent / "out")])
+def test_a_tokenizer_that_is_not_whole_is_refused(toy: Loaded, tmp_path: Path, missing: str, do):
+    folder = write_original(toy, tmp_path / "original")
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        do(folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_generation_that_transformers_never_saves_are_left_out(toy: Loaded, tmp_path: Path, caplog):
+    folder = write_original(toy, tmp_path / "original")
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.01}))
+    load(folder).save(tmp_path / "saved")
+    assert "generation_config.json is left out" in caplog.text
+    assert "temperature" not in json.loads((tmp_path / "saved" / "generation_config.json").read_text())
 
 
 def test_a_folder_that_holds_something_is_not_written_into(native: Path, tmp_path: Path):

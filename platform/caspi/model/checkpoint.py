@@ -1,6 +1,7 @@
 """A model folder in either layout, opened and checked. Everything is read by its native names."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from caspi.errors import ModelError
 from caspi.model import layouts
 from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
 from caspi.model.original_files import read_original_processor
+from caspi.model.prompt import Prompter
 from caspi.model.weights import Weights
 
-GENERATION_CONFIG = "generation_config.json"
+logger = logging.getLogger(__name__)
+
 _ALIGNER = "Qwen3ASRForTokenClassification"
 
 
@@ -43,6 +46,8 @@ class Checkpoint:
             config = build_config(layouts.native_config(fields) if is_original else fields)
         except ModelError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
+        except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
+            raise ModelError(f"{folder / 'config.json'}: not a config of Qwen3-ASR: {error}") from error
         checkpoint = cls(folder, is_original, config, Weights.open(folder))
         checkpoint._check_weights()
         return checkpoint
@@ -51,19 +56,26 @@ class Checkpoint:
         """The native processor.
 
         Raises:
-            ModelError: its files are not there, or not of Qwen3-ASR.
+            ModelError: its files are not there, or not of this model.
         """
         read = read_original_processor if self.is_original else Qwen3ASRProcessor.from_pretrained
         try:
-            return read(self.folder)
+            processor = read(self.folder)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{self.folder}: no readable tokenizer and processor of Qwen3-ASR: {error}") from error
+        Prompter.matching(processor.tokenizer, self.config)
+        return processor
 
     def generation_config(self) -> Any:
-        """What the folder says about generation, else what follows from the config."""
-        if (self.folder / GENERATION_CONFIG).is_file():
-            return GenerationConfig.from_pretrained(self.folder)
-        return GenerationConfig(eos_token_id=self.config.eos_token_id, pad_token_id=self.config.pad_token_id)
+        """What the folder says about generation; greedy where it says nothing, or what transformers refuses to save."""
+        try:
+            config = GenerationConfig.from_pretrained(self.folder)
+            config.validate(strict=True)
+        except (OSError, ValueError) as error:
+            if (self.folder / "generation_config.json").exists():
+                logger.warning("%s: generation_config.json is left out: %s", self.folder, error)
+            return GenerationConfig(eos_token_id=self.config.eos_token_id, pad_token_id=self.config.pad_token_id)
+        return config
 
     def parts(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
         """The weights by their native names, file by file, each tensor once: a tied output layer is left out."""
@@ -102,12 +114,9 @@ def build_config(fields: Mapping[str, Any]) -> Any:
     """A Qwen3ASRConfig of the native fields, of a kind that Caspi's features fit.
 
     Raises:
-        ModelError: a field is wrong.
+        ModelError: Caspi's features do not fit it. transformers has its own errors for fields that are wrong.
     """
-    try:
-        config = Qwen3ASRConfig.from_dict(dict(fields))
-    except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
-        raise ModelError(f"not a config of Qwen3-ASR: {error}") from error
+    config = Qwen3ASRConfig.from_dict(dict(fields))
     audio = config.audio_config
     found = {"num_mel_bins": audio.num_mel_bins, "n_window": audio.n_window}
     expected = {"num_mel_bins": NUM_MEL_BINS, "n_window": FRAMES_PER_CHUNK // 2}

@@ -32,21 +32,10 @@ class Loaded:
         """Check that model and tokenizer belong together.
 
         Raises:
-            ModelError: the tokenizer is not Qwen3-ASR's, pads with its end of turn, or does not fit the embedding.
+            ModelError: the tokenizer is not Qwen3-ASR's, pads with its end of turn, or is of another checkpoint.
         """
-        prompter = Prompter(processor.tokenizer)
+        prompter = Prompter.matching(processor.tokenizer, model.config)
         pad, end = prompter.pad_id, prompter.end_of_turn_id
-        embedding = model.get_input_embeddings()  # type: ignore[operator]
-        if len(processor.tokenizer) > embedding.num_embeddings:
-            raise ModelError(
-                f"the tokenizer has {len(processor.tokenizer)} tokens, the model {embedding.num_embeddings}: "
-                "they are not of the same checkpoint"
-            )
-        if model.config.audio_token_id != prompter.audio_id:  # type: ignore[union-attr]
-            raise ModelError(
-                f"config.json says audio_token_id={model.config.audio_token_id}, the tokenizer's <|audio_pad|> is "  # type: ignore[union-attr]
-                f"{prompter.audio_id}: they are not of the same checkpoint"
-            )
         # The released config names the end of turn as pad; whoever masks by that id trains a model that never stops.
         model.config.pad_token_id = pad  # type: ignore[union-attr]
         model.generation_config.pad_token_id = pad  # type: ignore[union-attr]

@@ -58,6 +58,22 @@ class Prompter:
 
     tokenizer: Any  # transformers.Qwen2Tokenizer
 
+    @classmethod
+    def matching(cls, tokenizer: Any, config: Any) -> "Prompter":
+        """A prompter for a model's own tokenizer. `config` is the model's Qwen3ASRConfig.
+
+        Raises:
+            ModelError: the tokenizer is not Qwen3-ASR's, pads with its end of turn, or is of another checkpoint.
+        """
+        prompter = cls(tokenizer)
+        if prompter.audio_id != config.audio_token_id or len(tokenizer) > config.text_config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {len(tokenizer)} tokens and <|audio_pad|> is {prompter.audio_id}; config.json says "
+                f"vocab_size={config.text_config.vocab_size} and audio_token_id={config.audio_token_id}: "
+                "they are not of the same checkpoint"
+            )
+        return prompter
+
     @cached_property
     def _special(self) -> dict[str, int]:
         names = ("<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>")
