@@ -29,6 +29,7 @@ from caspi.text import language_name
 from caspi.training import progress
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import Job, train_loop
+from caspi.training.plan import plan_run
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -70,10 +71,11 @@ def train(
         _check_resources(recipe.training.workers)
         output.mkdir(parents=True, exist_ok=True)
         start = start_model(recipe, opened, output)
+        lengths = output / "lengths"
+        # Planned here only to refuse, before anything is started, a mixture that does not fit the corpus.
+        plan_run(LengthIndex.build(opened, load_prompter(start), lengths), recipe.training)
         run_id = _run_id(recipe, opened, output, uri, resume=resume)
         (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
-        lengths = output / "lengths"
-        LengthIndex.build(opened, load_prompter(start), lengths)
         job = Job(recipe, opened.path, start, lengths, output, uri, run_id)
         try:
             with _following(output / progress.FILE_NAME, on_progress):
