@@ -74,6 +74,13 @@ def test_an_override_reaches_any_depth_and_lists(recipe_file: Path):
         ("data.sources.0.pth=x", "data.sources.0.pth: unknown; did you mean path?"),
         ("data.sources=[]", "data.sources: found []"),
         ("data.filters.max_duration_s=100", "does not fit in training.batches.max_micro_batch_s"),
+        (
+            "training={augmentation: {speed: 0.4, max_shift_s: 2}, batches: {max_micro_batch_s: 50}}",
+            "data.filters.max_duration_s=30.0 (up to 52.0 with training.augmentation) does not fit in",
+        ),
+        ("training.mixture.weights.radio=-1", "training.mixture.weights.radio: found -1; input should be greater than"),
+        ("training.mixture.silence=0.02", "training.mixture.silence: unknown; did you mean silence_share?"),
+        ("training.context.share=2", "training.context.share: found 2; input should be less than or equal to 1"),
         ("data.filters.min_duration_s=50", "data.filters: min_duration_s=50.0 is not below max_duration_s"),
         ("model.toy.encoder_heads=3", "model.toy: encoder_width=128 does not split into encoder_heads=3"),
         ("training.epochs", "--set training.epochs: expected key.path=value"),

@@ -98,7 +98,8 @@ class Batches(Section):
     """Audio per worker and forward pass, padding included."""
 
     max_micro_batch_tokens: int | None = Field(None, ge=1)
-    """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it."""
+    """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it. One
+    utterance that has more is a batch by itself."""
 
 
 class Mixture(Section):
@@ -304,10 +305,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_utterance_fits_a_batch(self) -> Self:
         longest = self.data.filters.max_duration_s
-        batch = self.training.batches.max_micro_batch_s
-        if longest > batch:
+        batches, augmentation = self.training.batches, self.training.augmentation
+        heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
+        if heard > batches.max_micro_batch_s:
+            slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""
             raise ValueError(
-                f"data.filters.max_duration_s={longest} does not fit in training.batches.max_micro_batch_s={batch}; "
+                f"data.filters.max_duration_s={longest}{slowed} does not fit in "
+                f"training.batches.max_micro_batch_s={batches.max_micro_batch_s}; "
                 "raise the batch or lower the duration"
             )
         if longest > self.inference.max_batch_s:

@@ -59,16 +59,16 @@ class ContextMaker:
         wants_terms = random.random() < self.settings.key_term_share
         if previous_text and not wants_terms:
             return self._end_of(previous_text)
-        return self._join(self._key_terms(text, vocabulary, random))
+        return self._join(self._key_terms(text, vocabulary, random)) if vocabulary.terms else ""
 
     def _key_terms(self, text: str, vocabulary: Vocabulary, random: np.random.Generator) -> list[str]:
         """Terms of the text, rare and long ones before others, among terms that do not occur in it, shuffled."""
         said = set(terms_of(text))
         own = sorted(said, key=lambda term: (vocabulary.counts[term], -len(term), term))
-        num_own = 0 if random.random() < _ALL_OTHERS_SHARE else random.integers(1, _MAX_OWN_TERMS + 1)
-        drawn = random.integers(0, max(1, len(vocabulary.terms)), random.integers(1, _MAX_OTHER_TERMS + 1))
-        others = [term for place in drawn if (term := vocabulary.terms[place]) not in said] if vocabulary.terms else []
-        terms = list(dict.fromkeys([*own[:num_own], *others]))
+        num_own = 0 if random.random() < _ALL_OTHERS_SHARE else int(random.integers(1, _MAX_OWN_TERMS + 1))
+        places = random.integers(0, len(vocabulary.terms), int(random.integers(1, _MAX_OTHER_TERMS + 1)))
+        others = {vocabulary.terms[place]: None for place in places}  # each once, in order
+        terms = own[:num_own] + [term for term in others if term not in said]
         return [terms[place] for place in random.permutation(len(terms))]
 
     def _join(self, terms: Sequence[str]) -> str:

@@ -36,6 +36,7 @@ from caspi.training import progress
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
+from caspi.training.plan import plan_run
 from caspi.training.resuming import check_output, check_same_run
 from caspi.training.store import storage_error
 
@@ -93,9 +94,10 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
+            # Planned here only to refuse, before anything is started, a mixture that does not fit the corpus.
+            plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
             run_id = _run_id(recipe, opened, output, uri, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
-            LengthIndex.build(opened, load_prompter(start), output / "lengths")
             aside = _judges_aside(recipe)
             job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
             try:

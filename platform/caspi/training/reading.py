@@ -95,7 +95,8 @@ class _OpenShard:
     def open(cls, path: Path, num_rows: int) -> "_OpenShard":
         with _naming(path):
             _announce(path)
-            file = pq.ParquetFile(path, memory_map=True)
+            # Not memory-mapped: storage that goes away would then be a signal that kills the worker, not an error.
+            file = pq.ParquetFile(path)
             rows = file.read(_LIGHT_COLUMNS, use_threads=False)
         if len(rows) != num_rows:
             raise TrainingError(f"{path}: {len(rows)} rows, the index says {num_rows}; prepare the corpus again")
