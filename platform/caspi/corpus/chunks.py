@@ -26,6 +26,9 @@ STATUS_SCHEMA = pa.schema(
     [("num_rows", pa.int64()), ("num_rejected", pa.int64()), ("num_samples", pa.int64())]  # samples of what was kept
 )
 
+# A worker with its libraries and a part that is being written; samples as float32 and half as much again, see `decode`.
+_WORKER_BYTES, _BYTES_PER_SAMPLE = 512 * 2**20, 6
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -121,7 +124,13 @@ def _safe_decoder(stage: Stage, key: str, data: Data) -> Iterator[Decoder]:
             yield isolated.decode
     else:
         yield lambda encoded, *, source, max_duration_s: _decode_here(encoded, source, max_duration_s, timeout_s)
-    mark.unlink(missing_ok=True)
+    finally:  # whatever Python raises is not a decoder's death
+        mark.unlink(missing_ok=True)
+
+
+def task_memory(data: Data) -> int:
+    """Bytes that a task takes while it prepares the longest recording that the recipe allows."""
+    return _WORKER_BYTES + round(_BYTES_PER_SAMPLE * SAMPLE_RATE * data.decoding.max_recording_s)
 
 
 def _memory_limit(data: Data) -> int:

@@ -25,7 +25,7 @@ from caspi.audio import SAMPLE_RATE
 from caspi.corpus import commit, examples, tasks
 from caspi.corpus import ledger as ledgers
 from caspi.corpus import shards as files
-from caspi.corpus.chunks import HeldOutFiles, Item, prepare_chunk, recognise_chunk, status
+from caspi.corpus.chunks import HeldOutFiles, Item, prepare_chunk, recognise_chunk, status, task_memory
 from caspi.corpus.commit import Work
 from caspi.corpus.format import SCHEMA_VERSION, Corpus
 from caspi.corpus.ledger import Ledger, Shard
@@ -148,7 +148,7 @@ class _Preparation:
             return None
         todo = _undone(plan, self._stage.held_out)
         self._report(stage="evaluation sets", num_rows=plan.num_rows, num_rows_done=0)
-        for table in tasks.run(recognise_chunk, todo, plan.data, self._work.parts):
+        for table in tasks.run(recognise_chunk, todo, plan.data, self._work.parts, memory_bytes=task_memory(plan.data)):
             self._report(num_rows_done=self._progress.num_rows_done + table["num_rows"][0].as_py())
         self._report(stage="rows", num_rows=self._plan.num_rows, num_rows_done=0)
         return HeldOutFiles(tuple(self._stage.held_out(key) for key in plan.keys), sets)
@@ -159,7 +159,8 @@ class _Preparation:
         for chunk, key in self._pairs():
             if key not in waiting:
                 self._count(status(read_arrow(self._stage.ledger(key)), chunk.num_rows), is_reused=True)
-        for table in tasks.run(prepare_chunk, todo, self._data, self._work.parts, held_out):
+        arguments = (self._data, self._work.parts, held_out)
+        for table in tasks.run(prepare_chunk, todo, *arguments, memory_bytes=task_memory(self._data)):
             self._count(table)
         missing = _undone(self._plan, self._stage.ledger)
         if missing:
@@ -220,7 +221,7 @@ class _Preparation:
         paths = np.array([self._stage.path / file for file in ledger.files], dtype=object)
         items = [shard_item(ledger, order, shard, paths) for shard in shards]
         found = []
-        for table in tasks.run(_ensure_shard, items, self._work.corpus):
+        for table in tasks.run(_ensure_shard, items, self._work.corpus, memory_bytes=files.TASK_BYTES):
             found += [pickle.loads(statistics) for statistics in table["statistics"].to_pylist()]
             self._report(num_shards_done=self._progress.num_shards_done + len(table))
         assert len(found) == len(shards), f"{len(shards)} shards were planned, {len(found)} were written"
