@@ -14,9 +14,9 @@ _MOST_KEPT = 128 * 2**20
 def keep_freed_memory() -> None:
     """Let this process keep up to 128 MiB that it freed, instead of handing it back to the system.
 
-    The samples of a recording are as large as what malloc returns at once, and every page of it is then fetched and
-    cleared again for the next recording: 6% of decoding and encoding, measured on a virtual machine. What is larger than
-    32 MiB is still returned. Nothing happens where the C library is another than glibc.
+    The samples of a recording are as large as what malloc returns at once, and every page of them is then fetched and
+    cleared again for the next recording: 6% of decoding and encoding, measured on a virtual machine. What is larger
+    than 32 MiB is still returned. Nothing happens where the C library is another than glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

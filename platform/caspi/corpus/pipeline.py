@@ -32,7 +32,6 @@ from caspi.corpus.ledger import Ledger, Shard
 from caspi.corpus.planning import Plan, make_plan
 from caspi.corpus.report import write_report
 from caspi.corpus.rows import Chunk
-from caspi.corpus.sources import source_names
 from caspi.corpus.staging import Stage, read_arrow
 from caspi.corpus.statistics import Statistics
 from caspi.corpus.updating import adopt, forget
@@ -236,7 +235,7 @@ class _Preparation:
         placement, shown = files.Placement.of(order, shards, len(ledger)), {(each.chunk, each.entry) for each in chosen}
         files.write_ledger(corpus / "ledger.parquet", ledger, self._plan.keys, self._ledger_of, placement, shown)
         counts = ledgers.count(ledger)
-        for number, name in enumerate(source_names(self._data)):
+        for number, name in enumerate(self._plan.names):
             if name in counts["sources"]:
                 counts["sources"][name]["language"] = self._data.for_source(number).language
         assert counts["num_recordings"] == self._plan.num_rows, (
@@ -284,11 +283,14 @@ class _Preparation:
 
 
 def _undone(plan: Plan, result: Callable[[str], Path]) -> list[Item]:
-    """Chunks whose result is not there. Equal keys are equal work, done once."""
+    """Chunks whose result is not there, large ones first, so that all cores come to their end together. Equal keys are
+    equal work, done once."""
     undone = {
-        key: Item(chunk, key) for chunk, key in zip(plan.chunks, plan.keys, strict=True) if not result(key).exists()
+        key: Item(chunk, key, plan.names[chunk.source])
+        for chunk, key in zip(plan.chunks, plan.keys, strict=True)
+        if not result(key).exists()
     }
-    return list(undone.values())
+    return sorted(undone.values(), key=lambda item: -item.chunk.num_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ _QUIET_S, _PATIENCE_S = 600, 24 * 3600
 _FETCH_S = 600  # for results that are ready
 _CANCEL_S = 10
 
+_KEPT = "What was done is kept: give the same command again, and it goes on from there"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Function = Callable[..., Iterable[pa.Table]]
@@ -136,8 +137,8 @@ def _wait(running: "list[Any]") -> "tuple[list[Any], list[Any]]":
             "no task ended for %d s, %d wait or run; `ray status` says why", waited_s + _QUIET_S, len(running)
         )
     raise CaspiError(
-        f"none of {len(running)} tasks ended within {_PATIENCE_S / 3600:.0f} hours; see `ray status` for what they wait "
-        "for. What was done is kept: give the same command again, and it goes on from there"
+        f"none of {len(running)} tasks ended within {_PATIENCE_S / 3600:.0f} hours; `ray status` may say what they "
+        f"wait for. {_KEPT}"
     )
 
 
@@ -155,8 +156,8 @@ def _explain(error: BaseException) -> BaseException:
             return full_disk(cause)
     if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError):
         return CaspiError(
-            f"a task lost its worker {_MAX_RETRIES + 1} times: {error}. Often memory is short: lower "
-            "data.decoding.max_recording_s. What was done is kept: give the same command again, and it goes on from there"
+            f"a task lost its worker {_MAX_RETRIES + 1} times: {error}. Often it is memory that is short: lower "
+            f"data.decoding.max_recording_s. {_KEPT}"
         )
     return error
 
