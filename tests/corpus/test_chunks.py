@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from caspi.corpus import prepare
+from caspi.corpus import prepare, staging
 from caspi.corpus.chunks import Item, prepare_chunk
 from caspi.corpus.planning import make_plan
 from caspi.corpus.staging import Stage, read_arrow
@@ -46,7 +46,7 @@ def test_a_decoder_that_does_not_end_costs_its_recording_and_no_other(endless, t
 
 def chunk_of(source, **data):
     plan = make_plan(recipe(source, **data).data)
-    return Item(plan.chunks[0], plan.keys[0]), plan.data
+    return Item(plan.chunks[0], plan.keys[0], plan.names[0]), plan.data
 
 
 def test_a_chunk_that_was_begun_before_is_decoded_apart_with_the_same_result(endless, tmp_path):
@@ -80,11 +80,12 @@ def test_a_source_that_shrinks_while_it_is_read_stops_the_job(endless, tmp_path)
         list(prepare_chunk(item, data, tmp_path / "stage", None))
 
 
-def test_what_waits_in_the_stage_is_bounded_and_readable(tmp_path):
+def test_what_waits_in_the_stage_is_bounded_and_readable(tmp_path, monkeypatch):
     """Parts are closed when they are full, so the memory of a task does not grow with its chunk."""
+    monkeypatch.setattr(staging, "_PART_BYTES", 4 * 2**20)
     lines = []
     chance = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(16):
         encoded = io.BytesIO()
         soundfile.write(encoded, chance.standard_normal(16000 * 29) * 0.2, 16000, format="WAV", subtype="PCM_16")
         (tmp_path / f"{number}.wav").write_bytes(encoded.getvalue())
@@ -94,5 +95,5 @@ def test_what_waits_in_the_stage_is_bounded_and_readable(tmp_path):
     list(prepare_chunk(item, data, tmp_path / "stage", None))
     parts = sorted((tmp_path / "stage").glob("*/*-*.arrow"))
     assert len(parts) > 1
-    assert sum(len(read_arrow(part)) for part in parts) == 40
-    assert max(part.stat().st_size for part in parts) < 40 * 2**20
+    assert sum(len(read_arrow(part)) for part in parts) == 16
+    assert max(part.stat().st_size for part in parts) < 6 * 2**20

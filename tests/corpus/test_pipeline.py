@@ -211,7 +211,7 @@ def test_what_is_not_the_fault_of_a_recording_stops_the_job_and_keeps_what_was_d
     with pytest.raises(ray.exceptions.RayTaskError, match=r"FileExistsError|NotADirectoryError"):
         prepare(recipe(source), tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
-    assert len(list(work.glob("parts/*/*.ledger.arrow"))) <= 1
+    assert len(list(work.glob("parts/*/*.ledger.arrow"))) < len(plan.keys)
 
     (work / "parts" / plan.keys[1][:2]).unlink()
     assert prepare(recipe(source), tmp_path / "corpus").manifest["num_utterances"] == 70
@@ -243,7 +243,7 @@ def test_progress_reaches_the_whole(jsonl_of_tones, tmp_path):
     seen = []
     prepare(recipe({"kind": "jsonl", "path": jsonl_of_tones(150)}), tmp_path / "corpus", on_progress=seen.append)
     rows = [progress for progress in seen if progress.stage == "rows"]
-    assert [progress.num_rows for progress in rows] == [150, 150, 150]
+    assert [progress.num_rows for progress in rows] == [150] * 7
     assert sorted(progress.num_rows_done for progress in rows) == [progress.num_rows_done for progress in rows]
     assert (seen[-1].num_rows_done, seen[-1].num_shards_done) == (150, seen[-1].num_shards)
     assert seen[-1].hours > rows[0].hours > 0

@@ -134,7 +134,7 @@ def test_a_killed_worker_is_replaced_within_the_run(recipe_file, undisturbed, tm
     output = tmp_path / "corpus"
     process = start(recipe_file, output)
     wait_for(output, "parts/*/*.begun", process)
-    assert kill(process, victim="ray::MapBatches")
+    assert kill(process, victim="ray::run_items")
     finish(process)
     assert hashes(output) == undisturbed[0]
 
@@ -148,7 +148,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(recipe_file, undisturbed,
         output = tmp_path / str(number)
         process = start(recipe_file, output)
         time.sleep(chance.uniform(0, seconds))
-        kill(process, victim=chance.choice(["driver", "ray::MapBatches", "raylet/raylet", "gcs_server"]))
+        kill(process, victim=chance.choice(["driver", "ray::run_items", "raylet/raylet", "gcs_server"]))
         try:
             process.communicate(timeout=_DEADLINE_S)
         except subprocess.TimeoutExpired:  # a driver that waits for a part of Ray that is gone

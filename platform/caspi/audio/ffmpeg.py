@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import av
 import numpy as np
+from numpy.typing import DTypeLike
 
 from caspi.audio.sniffing import Container
 from caspi.audio.stream import BLOCK_VALUES, Stream, mix
@@ -27,8 +28,15 @@ _TOLERANCE_S = 0.5
 # The encoder's padding behind the end of an MP4: at most two frames of 2048.
 _MAX_PADDING = 4096
 
-# One over full scale, by sample format without the `p` of planar ones.
-_SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
+# Numbers and one over full scale, by sample format without the `p` of planar ones.
+_FORMATS: dict[str, tuple[DTypeLike, float]] = {
+    "u8": (np.uint8, 2.0**-7),
+    "s16": (np.int16, 2.0**-15),
+    "s32": (np.int32, 2.0**-31),
+    "s64": (np.int64, 2.0**-63),
+    "flt": (np.float32, 1.0),
+    "dbl": (np.float64, 1.0),
+}
 
 
 @contextmanager
@@ -140,13 +148,17 @@ def _continues(fifo: av.AudioFifo, frame: av.AudioFrame) -> bool:
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
-    values = frame.to_ndarray()  # (C, T) of planar formats, else (1, T * C)
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T  # -> (C, T)
-    kind = frame.format.name.removesuffix("p")
-    if kind == "u8":
-        values = values.astype(np.float32) - 128
-    return mix(values, _SCALES[kind])
+    dtype, scale = _FORMATS[frame.format.name.removesuffix("p")]
+    # The planes as they lie there: `to_ndarray` would copy them. A plane is longer than what it holds.
+    channels = 1 if frame.format.is_planar else frame.layout.nb_channels
+    columns = [
+        column
+        for plane in frame.planes
+        for column in np.frombuffer(plane, dtype, frame.samples * channels).reshape(-1, channels).T  # (T, C) -> (C, T)
+    ]
+    if dtype is np.uint8:
+        columns = [column.astype(np.float32) - 128 for column in columns]
+    return mix(columns, scale)
 
 
 def _num_promised(file: av.container.InputContainer, stream: av.AudioStream, rate: int) -> int | None:

@@ -14,7 +14,7 @@ _MAX_SNR_DB = 80.0
 
 _FRAME_S = 0.03  # about a phone's length: short enough to fit into the pauses between words
 _MIN_FRAMES = 10  # 0.3 s; of fewer the quietest tenth is not even one frame
-_NOISE_PERCENTILE = 10
+_NOISE_SHARE = 0.1
 
 # ITU-T P.56 takes as active what lies less than 15.9 dB under the level of the active speech itself.
 _ACTIVITY_MARGIN = 10**1.59
@@ -72,10 +72,13 @@ def _snr_db(powers: np.ndarray) -> float | None:
     """
     if len(powers) < _MIN_FRAMES:
         return None
-    noise = float(np.percentile(powers, _NOISE_PERCENTILE))
+    ordered = np.sort(powers)
+    place, rest = divmod(_NOISE_SHARE * (len(ordered) - 1), 1)
+    below, above = ordered[int(place) : int(place) + 2].tolist()
+    noise = below + rest * (above - below)
     if noise <= 0:
         return None
-    speech = np.sort(np.maximum(powers - noise, 0))[::-1]
+    speech = np.maximum(ordered[::-1] - noise, 0)
     means = np.cumsum(speech, dtype=np.float64) / np.arange(1, len(speech) + 1)
     num_active = int(np.count_nonzero(speech * _ACTIVITY_MARGIN >= means))
     active = float(means[max(num_active, 1) - 1])

@@ -1,6 +1,6 @@
 """A recording while it is decoded, whichever library does it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ class Stream:
     blocks: Iterator[np.ndarray]  # of (T,) float32, channels averaged
 
 
-def mix(columns: np.ndarray, scale: float = 1.0) -> np.ndarray:
+def mix(columns: Sequence[np.ndarray] | np.ndarray, scale: float = 1.0) -> np.ndarray:
     """The channels' average times `scale`, from (C, T) of any number type to (T,) float32.
 
     By sums of whole channels: three times as fast as a mean along the short axis, and unlike a product of matrices

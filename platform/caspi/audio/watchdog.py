@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import IO
 
-_EVERY_S = 1.0
+# Of the time that is given: how early the end may come.
+_EARLY_S, _EARLY_SHARE = 1.0, 0.1
 
 
 @contextmanager
@@ -20,14 +21,15 @@ def deadline(seconds: float) -> Iterator[Callable[[], None]]:
     be nested or run in several threads.
 
     Entering and leaving cost about 55 us together, for a thread is started. A body that handles many short recordings
-    calls what it is given after each, which sets the clock back at a fifth of a microsecond, once a second in truth:
-    the end may come up to a second early.
+    calls what it is given before each, which sets the clock back at a fifth of a microsecond, once a second in truth,
+    or a tenth of `seconds`: the end may come so much earlier.
     """
+    every_s = min(_EARLY_S, _EARLY_SHARE * seconds)
     armed_at = _arm(seconds)
 
     def start_again() -> None:
         nonlocal armed_at
-        if time.monotonic() - armed_at >= _EVERY_S:
+        if time.monotonic() - armed_at >= every_s:
             armed_at = _arm(seconds)
 
     try:

@@ -17,7 +17,7 @@ from caspi.audio.watchdog import deadline
 from caspi.corpus.leakage import HELD_OUT_SCHEMA, HeldOut
 from caspi.corpus.preparation import Decoder, Preparer, digest
 from caspi.corpus.rows import Chunk, Row
-from caspi.corpus.sources import read_rows, source_names
+from caspi.corpus.sources import read_source
 from caspi.corpus.staging import Stage, read_arrow, stage_rows, write_arrow
 from caspi.errors import AudioError
 from caspi.recipe.data import Data, EvaluationSets
@@ -26,13 +26,17 @@ STATUS_SCHEMA = pa.schema(
     [("num_rows", pa.int64()), ("num_rejected", pa.int64()), ("num_samples", pa.int64())]  # samples of what was kept
 )
 
+# A worker with its libraries and a part that is being written; samples as float32 and half as much again, see `decode`.
+_WORKER_BYTES, _BYTES_PER_SAMPLE = 512 * 2**20, 6
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A chunk and the key that its results are kept under."""
+    """A chunk, the key that its results are kept under, and what its source is called."""
 
     chunk: Chunk
     key: str
+    source_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,21 @@ class HeldOutFiles:
 
 def prepare_chunk(item: Item, data: Data, parts: Path, held_out: HeldOutFiles | None) -> Iterator[pa.Table]:
     """Prepare a chunk into the stage, and say how much it was."""
-    stage, name = Stage(parts), source_names(data)[item.chunk.source]
+    stage = Stage(parts)
     if stage.ledger(item.key).exists():  # by an attempt that died of a later chunk
         yield status(read_arrow(stage.ledger(item.key)), item.chunk.num_rows)
         return
     data = data.for_source(item.chunk.source)
     with _safe_decoder(stage, item.key, data) as decode:
         preparer = Preparer(data, decode=decode, held_out=_read_held_out(held_out) if held_out else None)
-        ledger = stage_rows(read_rows(item.chunk, data), item.chunk, item.key, name, data, preparer, stage)
+        rows = _read(item, data)
+        ledger = stage_rows(rows, item.chunk, item.key, item.source_name, data, preparer, stage)
     yield status(ledger, item.chunk.num_rows)
+
+
+def _read(item: Item, data: Data) -> Iterator[Row]:
+    refused_flags = frozenset(data.filters.refused_flags)
+    return read_source(item.chunk, data.sources[item.chunk.source], item.source_name, refused_flags)
 
 
 def status(ledger: pa.Table, num_rows: int) -> pa.Table:
@@ -73,10 +83,10 @@ def status(ledger: pa.Table, num_rows: int) -> pa.Table:
 
 def recognise_chunk(item: Item, data: Data, parts: Path) -> Iterator[pa.Table]:
     """The ids and sounds of a chunk of an evaluation set, into the stage."""
-    stage, name = Stage(parts), source_names(data)[item.chunk.source]
+    stage, name = Stage(parts), item.source_name
     found: list[dict[str, Any]] = []
     with _safe_decoder(stage, item.key, data) as decode:
-        for row in read_rows(item.chunk, data):
+        for row in _read(item, data):
             found += [{"set": name, "id": row_id} for row_id in {row.row_id, row.recording_id}]
             found += [{"set": name, "audio_digest": sound} for sound in _sounds(row, decode, data)]
     write_arrow(pa.Table.from_pylist(found, schema=HELD_OUT_SCHEMA), stage.held_out(item.key))
@@ -109,7 +119,8 @@ def _safe_decoder(stage: Stage, key: str, data: Data) -> Iterator[Decoder]:
 
     Usually it runs here, where it is fastest, and a decoder that dies or hangs takes this process with it. Ray starts
     the chunk again elsewhere; there the mark of the first attempt is found, and every recording of the chunk is decoded
-    in a process apart, so that the guilty one alone is refused.
+    in a process apart, so that the guilty one alone is refused. Nor may reading the next row or writing a part take
+    longer than a decoder may.
     """
     mark = stage.begun(key)
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -120,15 +131,22 @@ def _safe_decoder(stage: Stage, key: str, data: Data) -> Iterator[Decoder]:
         with IsolatedDecoder(timeout_s=timeout_s, memory_limit_bytes=_memory_limit(data)) as isolated:
             yield isolated.decode
     else:
-        yield lambda encoded, *, source, max_duration_s: _decode_here(encoded, source, max_duration_s, timeout_s)
-    mark.unlink(missing_ok=True)
+        with deadline(timeout_s) as start_again:
+
+            def decode_here(encoded: bytes, *, source: str, max_duration_s: float) -> Audio:
+                start_again()
+                return audio.decode(encoded, source=source, max_duration_s=max_duration_s)
+
+            yield decode_here
+    finally:  # whatever Python raises is not a decoder's death
+        mark.unlink(missing_ok=True)
+
+
+def task_memory(data: Data) -> int:
+    """Bytes that a task takes while it prepares the longest recording that the recipe allows."""
+    return _WORKER_BYTES + round(_BYTES_PER_SAMPLE * SAMPLE_RATE * data.decoding.max_recording_s)
 
 
 def _memory_limit(data: Data) -> int:
     """Twice the longest recording's samples, and what a compressed file may need besides."""
     return round(2 * 4 * SAMPLE_RATE * data.decoding.max_recording_s) + 2**30
-
-
-def _decode_here(encoded: bytes, source: str, max_duration_s: float, timeout_s: float) -> Audio:
-    with deadline(timeout_s):
-        return audio.decode(encoded, source=source, max_duration_s=max_duration_s)

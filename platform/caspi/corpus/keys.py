@@ -11,7 +11,7 @@ from caspi.corpus.rows import Chunk
 from caspi.recipe.data import Data
 
 # Raise it whenever the same chunk, recipe and libraries would give other utterances or refusals than before.
-_PREPARATION_VERSION = 3
+_PREPARATION_VERSION = 4
 
 # Other versions of these may give other samples or other FLAC bytes.
 _LIBRARIES = ("soundfile", "soxr", "av", "numpy", "silero-vad", "onnxruntime")

@@ -250,7 +250,7 @@ def order_kept(ledger: Ledger) -> np.ndarray:
 
 
 def cut_shards(ledger: Ledger, order: np.ndarray, max_duration_s: float) -> list[Shard]:
-    """Cut the order into shards of at most `max_duration_s`, or one utterance."""
+    """Cut the order into shards of at most `max_duration_s`, or one utterance; those of a split are equally long."""
     splits = ledger["split"][order]
     ends = np.cumsum(ledger["num_samples"][order], dtype=np.int64)
     bound = round(max_duration_s * SAMPLE_RATE)
@@ -260,7 +260,9 @@ def cut_shards(ledger: Ledger, order: np.ndarray, max_duration_s: float) -> list
         number = 0
         while start < stop:
             before = int(ends[start - 1]) if start else 0
-            end = max(start + 1, min(stop, int(np.searchsorted(ends, before + bound, side="right"))))
+            left = int(ends[stop - 1]) - before
+            share = -(-left // -(-left // bound))
+            end = max(start + 1, int(np.searchsorted(ends[:stop], before + share, side="right")))
             shards.append(Shard(f"{split}/shard-{number:05d}.parquet", start, end))
             start, number = end, number + 1
     return shards

@@ -25,14 +25,13 @@ from caspi.audio import SAMPLE_RATE
 from caspi.corpus import commit, examples, tasks
 from caspi.corpus import ledger as ledgers
 from caspi.corpus import shards as files
-from caspi.corpus.chunks import HeldOutFiles, Item, prepare_chunk, recognise_chunk, status
+from caspi.corpus.chunks import HeldOutFiles, Item, prepare_chunk, recognise_chunk, status, task_memory
 from caspi.corpus.commit import Work
 from caspi.corpus.format import SCHEMA_VERSION, Corpus
 from caspi.corpus.ledger import Ledger, Shard
 from caspi.corpus.planning import Plan, make_plan
 from caspi.corpus.report import write_report
 from caspi.corpus.rows import Chunk
-from caspi.corpus.sources import source_names
 from caspi.corpus.staging import Stage, read_arrow
 from caspi.corpus.statistics import Statistics
 from caspi.corpus.updating import adopt, forget
@@ -148,7 +147,7 @@ class _Preparation:
             return None
         todo = _undone(plan, self._stage.held_out)
         self._report(stage="evaluation sets", num_rows=plan.num_rows, num_rows_done=0)
-        for table in tasks.run(recognise_chunk, todo, plan.data, self._work.parts):
+        for table in tasks.run(recognise_chunk, todo, plan.data, self._work.parts, memory_bytes=task_memory(plan.data)):
             self._report(num_rows_done=self._progress.num_rows_done + table["num_rows"][0].as_py())
         self._report(stage="rows", num_rows=self._plan.num_rows, num_rows_done=0)
         return HeldOutFiles(tuple(self._stage.held_out(key) for key in plan.keys), sets)
@@ -159,7 +158,8 @@ class _Preparation:
         for chunk, key in self._pairs():
             if key not in waiting:
                 self._count(status(read_arrow(self._stage.ledger(key)), chunk.num_rows), is_reused=True)
-        for table in tasks.run(prepare_chunk, todo, self._data, self._work.parts, held_out):
+        arguments = (self._data, self._work.parts, held_out)
+        for table in tasks.run(prepare_chunk, todo, *arguments, memory_bytes=task_memory(self._data)):
             self._count(table)
         missing = _undone(self._plan, self._stage.ledger)
         if missing:
@@ -220,7 +220,7 @@ class _Preparation:
         paths = np.array([self._stage.path / file for file in ledger.files], dtype=object)
         items = [shard_item(ledger, order, shard, paths) for shard in shards]
         found = []
-        for table in tasks.run(_ensure_shard, items, self._work.corpus):
+        for table in tasks.run(_ensure_shard, items, self._work.corpus, memory_bytes=files.TASK_BYTES):
             found += [pickle.loads(statistics) for statistics in table["statistics"].to_pylist()]
             self._report(num_shards_done=self._progress.num_shards_done + len(table))
         assert len(found) == len(shards), f"{len(shards)} shards were planned, {len(found)} were written"
@@ -235,7 +235,7 @@ class _Preparation:
         placement, shown = files.Placement.of(order, shards, len(ledger)), {(each.chunk, each.entry) for each in chosen}
         files.write_ledger(corpus / "ledger.parquet", ledger, self._plan.keys, self._ledger_of, placement, shown)
         counts = ledgers.count(ledger)
-        for number, name in enumerate(source_names(self._data)):
+        for number, name in enumerate(self._plan.names):
             if name in counts["sources"]:
                 counts["sources"][name]["language"] = self._data.for_source(number).language
         assert counts["num_recordings"] == self._plan.num_rows, (
@@ -283,11 +283,14 @@ class _Preparation:
 
 
 def _undone(plan: Plan, result: Callable[[str], Path]) -> list[Item]:
-    """Chunks whose result is not there. Equal keys are equal work, done once."""
+    """Chunks whose result is not there, large ones first, so that all cores come to their end together. Equal keys are
+    equal work, done once."""
     undone = {
-        key: Item(chunk, key) for chunk, key in zip(plan.chunks, plan.keys, strict=True) if not result(key).exists()
+        key: Item(chunk, key, plan.names[chunk.source])
+        for chunk, key in zip(plan.chunks, plan.keys, strict=True)
+        if not result(key).exists()
     }
-    return list(undone.values())
+    return sorted(undone.values(), key=lambda item: -item.chunk.num_rows)
 
 
 @dataclass(frozen=True, slots=True)

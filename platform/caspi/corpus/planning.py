@@ -16,6 +16,7 @@ class Plan:
     data: Data
     chunks: list[Chunk]
     keys: list[str]
+    names: list[str]  # of the sources
     held_out: "Plan | None"  # the evaluation sets, read for their ids and sounds alone
     key: str  # equal for plans that give the same corpus
 
@@ -35,7 +36,7 @@ def make_plan(data: Data) -> Plan:
     held_out_id = held_out.key if held_out else ""
     keys = chunk_keys(chunks, names, data, held_out_id)
     of_the_whole = [str(SCHEMA_VERSION), str(data.shards.max_duration_s)]
-    return Plan(data, chunks, keys, held_out, combine([*of_the_whole, *keys]))
+    return Plan(data, chunks, keys, names, held_out, combine([*of_the_whole, *keys]))
 
 
 def _plan_held_out(data: Data) -> Plan | None:
@@ -45,4 +46,4 @@ def _plan_held_out(data: Data) -> Plan | None:
     sets = data.model_copy(update={"sources": data.evaluation_sets.sources, "evaluation_sets": None})
     names, chunks = source_names(sets), plan_chunks(sets)
     keys = held_out_keys(chunks, names, sets)
-    return Plan(sets, chunks, keys, None, combine([*data.evaluation_sets.match, *keys]))
+    return Plan(sets, chunks, keys, names, None, combine([*data.evaluation_sets.match, *keys]))

@@ -17,6 +17,9 @@ from caspi.corpus.ledger import LEDGER_SCHEMA, Ledger, Shard, by_chunk
 # A reader of one utterance reads its row group: 32 utterances of 10 s are about 6 MB.
 _ROWS_PER_GROUP = 32
 
+TASK_BYTES = 512 * 2**20
+"""What a task takes that writes a shard: a worker with its libraries and a few row groups."""
+
 # All but the audio.
 LIGHT_COLUMNS = [name for name in SHARD_SCHEMA.names if name != "audio"]
 

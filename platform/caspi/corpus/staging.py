@@ -105,6 +105,7 @@ class _ChunkWriter:
         self._ledger: list[dict[str, Any]] = []
         self._utterances: list[dict[str, Any]] = []
         self._num_parts = self._num_bytes = 0
+        self._part = self._name_part()
         self._num_examples: Counter[str] = Counter()
 
     def refuse(self, outcome: Refusal, common: dict[str, Any]) -> None:
@@ -137,7 +138,7 @@ class _ChunkWriter:
                 "recording_digest": _digest(f"{common['source']}:{common['recording_id']}".encode())[:8],
                 "text_digest": _digest(text),
                 "audio_digest": outcome.audio_digest,
-                "file": str(self._stage.part(self._key, self._num_parts).relative_to(self._stage.path)),
+                "file": self._part,
                 "file_row": len(self._utterances),
             }
         )
@@ -157,9 +158,13 @@ class _ChunkWriter:
 
     def _flush(self) -> None:
         table = pa.Table.from_pylist(self._utterances, schema=SHARD_SCHEMA)
-        write_arrow(table, self._stage.part(self._key, self._num_parts))
+        write_arrow(table, self._stage.path / self._part)
         self._utterances, self._num_bytes = [], 0
         self._num_parts += 1
+        self._part = self._name_part()
+
+    def _name_part(self) -> str:
+        return str(self._stage.part(self._key, self._num_parts).relative_to(self._stage.path))
 
 
 def _shard_row(outcome: Prepared, common: dict[str, Any], language: str) -> dict[str, Any]:

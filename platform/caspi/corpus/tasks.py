@@ -1,87 +1,151 @@
-"""Work for the cluster, with Ray Data: an item a task, a core a task, tables as they come."""
+"""Work for the cluster, as plain Ray tasks: an item or a few a task, a core a task, tables as they come.
 
-import contextlib
+Not Ray Data: it leaves a core idle for two tenths of a second between two tasks, and all that it would carry for us is
+a list of items that the driver has anyway (docs/decisions/0009).
+"""
+
 import errno
+import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 
+from caspi.corpus.allocation import keep_freed_memory
 from caspi.errors import CaspiError, StorageError
 
-# Items of one task at most, so that a cluster that grows finds tasks to take; more only where there would be more tasks
-# than Ray keeps records of with ease.
-_MAX_ITEMS = 16
-_MAX_TASKS = 20_000
+logger = logging.getLogger(__name__)
 
+# The share of the rest that one task takes, by core, and the most: few tasks where there are millions of items, one
+# item a task at the end, so that nobody waits long for the last.
+_SHARE, _MAX_ITEMS = 8, 16
+
+# Tasks for each core that are there before they can run: the next starts when one ends, and a cluster that grows by
+# what waits for it sees something wait.
+_AHEAD = 2
+
+# A task may lose its worker to each of its items once, and to the cluster's own mishaps.
+_MAX_RETRIES = _MAX_ITEMS + 8
+
+# A chunk of many recordings that all take their decoders' time limit is slow, and not hung.
+_QUIET_S, _PATIENCE_S = 600, 24 * 3600
+_FETCH_S = 600  # for results that are ready
+_CANCEL_S = 10
+
+_KEPT = "What was done is kept: give the same command again, and it goes on from there"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+Function = Callable[..., Iterable[pa.Table]]
 
-def run(function: Callable[..., Iterator[pa.Table]], work: Sequence[Any], *arguments: Any) -> Iterator[pa.Table]:
+
+def run(function: Function, work: Sequence[Any], *arguments: Any, memory_bytes: int) -> Iterator[pa.Table]:
     """Run `function(item, *arguments)` for every item of `work` somewhere; yields its tables as they come.
 
+    A task whose worker or machine dies is done again elsewhere. `memory_bytes` is what a task may need, so that no
+    more of them run on a machine than its memory bears.
+
     Raises:
-        CaspiError: as a task raised it. Anything else that a task raises arrives as Ray's error with its traceback.
+        CaspiError: as a task raised it; or tasks die again and again, or do not come to an end. Anything else that a
+            task raises arrives as Ray's error with its traceback.
     """
     import ray
 
     if not work:
         return
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    groups = [pickle.dumps(group) for group in share(work, num_cpus)]
-    items = pa.table({"items": pa.array(groups, pa.large_binary())})
-    with _small_blocks():
-        dataset = ray.data.from_arrow([items.slice(place, 1) for place in range(len(items))]).map_batches(
-            _run_items,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-            fn_kwargs={"function": function, "arguments": arguments},
-        )
+    task = ray.remote(
+        num_cpus=1, memory=_affordable(memory_bytes), scheduling_strategy="SPREAD", max_retries=_MAX_RETRIES
+    )(run_items)
+    job = pickle.dumps((function, arguments))
+    groups = share(work, _num_cpus())
+    running: list[ray.ObjectRef[list[pa.Table]]] = []
+    tables: Iterable[pa.Table] = ()
     try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        while True:
+            room = _AHEAD * _num_cpus() - len(running)
+            running += [task.remote(job, pickle.dumps(group)) for group in islice(groups, max(room, 0))]
+            yield from tables
+            if not running:
+                return
+            done, running = _wait(running)
+            tables = chain.from_iterable(ray.get(done, timeout=_FETCH_S))
     except ray.exceptions.RayError as error:
-        raise _explain(error) from error
+        explained = _explain(error)
+        if explained is error:
+            raise
+        raise explained from error
+    finally:
+        for each in running:
+            ray.cancel(each)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=_CANCEL_S)  # or they write where we tidy up
+
+
+def run_items(job: bytes, group: bytes) -> list[pa.Table]:
+    """What a worker does: the items of a group, one after the other."""
+    keep_freed_memory()
+    function, arguments = _unpack(job)
+    return [table for item in pickle.loads(group) for table in function(item, *arguments)]
+
+
+@lru_cache(maxsize=1)
+def _unpack(job: bytes) -> tuple[Function, tuple[Any, ...]]:
+    """Every task of a job brings the same."""
+    unpacked: tuple[Function, tuple[Any, ...]] = pickle.loads(job)
+    return unpacked
 
 
 def share(work: Sequence[Any], num_cpus: int) -> Iterator[Sequence[Any]]:
-    """Deal items to tasks, many at first and one at last: few tasks, and nobody waits long for the last.
-
-    Ray Data takes two tenths of a second from the end of a task to the start of the next on the same core (2.60: it
-    waits for a tenth whether something came or not), and it and Ray keep a record of every task.
-    """
-    start, most = 0, max(_MAX_ITEMS, -(-len(work) // _MAX_TASKS))
+    """Deal items to tasks: where there are many, many at first, and one at last."""
+    start = 0
     while start < len(work):
-        size = min(most, max(1, (len(work) - start) // (2 * num_cpus)))
+        size = min(_MAX_ITEMS, max(1, (len(work) - start) // (_SHARE * num_cpus)))
         yield work[start : start + size]
         start += size
 
 
-@contextlib.contextmanager
-def _small_blocks() -> Iterator[None]:
-    """Let tables arrive one by one, and not when their task is done or 128 MiB have come together."""
+def _num_cpus() -> int:
+    """Of the cluster as it is now."""
     import ray
 
-    context = ray.data.DataContext.get_current()
-    usual, context.target_max_block_size = context.target_max_block_size, 1
-    try:
-        yield
-    finally:
-        context.target_max_block_size = usual
+    return max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
-def _run_items(
-    batch: pa.Table, function: Callable[..., Iterator[pa.Table]], arguments: tuple[Any, ...]
-) -> Iterator[pa.Table]:
-    for items in batch["items"].to_pylist():
-        for item in pickle.loads(items):
-            yield from function(item, *arguments)
+def _affordable(memory_bytes: int) -> int:
+    """At most what the largest machine has: Ray would wait for ever for more."""
+    import ray
+
+    return int(min([memory_bytes, *_largest(node["Resources"].get("memory", 0.0) for node in ray.nodes())]))
+
+
+def _largest(sizes: Iterable[float]) -> list[float]:
+    return sorted(filter(None, sizes))[-1:]
+
+
+def _wait(running: "list[Any]") -> "tuple[list[Any], list[Any]]":
+    """Those that are done, one at least, and the others."""
+    import ray
+
+    for waited_s in range(0, _PATIENCE_S, _QUIET_S):
+        done, _ = ray.wait(running, num_returns=1, timeout=_QUIET_S)
+        if done:
+            return ray.wait(running, num_returns=len(running), timeout=0)
+        logger.warning(
+            "no task ended for %d s, %d wait or run; `ray status` says why", waited_s + _QUIET_S, len(running)
+        )
+    raise CaspiError(
+        f"none of {len(running)} tasks ended within {_PATIENCE_S / 3600:.0f} hours; `ray status` may say what they "
+        f"wait for. {_KEPT}"
+    )
 
 
 def _explain(error: BaseException) -> BaseException:
     """Our own error, if one of ours or a full disk is behind Ray's; Ray puts words of its own around it."""
+    import ray
+
     causes = [error]
     while (cause := getattr(causes[-1], "cause", None) or causes[-1].__cause__) is not None:
         causes.append(cause)
@@ -90,6 +154,11 @@ def _explain(error: BaseException) -> BaseException:
             return cause
         if isinstance(cause, OSError) and is_full(cause):
             return full_disk(cause)
+    if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError):
+        return CaspiError(
+            f"a task lost its worker {_MAX_RETRIES + 1} times: {error}. Often it is memory that is short: lower "
+            f"data.decoding.max_recording_s. {_KEPT}"
+        )
     return error
 
 

@@ -83,7 +83,7 @@ def test_tables_may_be_in_any_order_and_every_utterance_comes_once(tmp_path):
 
     chunks, rows = chunks_of(kaldi(folder)), rows_of(kaldi(folder))
 
-    assert [chunk.num_rows for chunk in chunks] == [64] * 7 + [52]
+    assert [chunk.num_rows for chunk in chunks] == [16] * 4 + [32] * 4 + [64] * 4 + [52]
     assert [(row.row_id, row.transcript) for row in rows] == [(name, f"אמר {name}") for name in names]
 
 

@@ -139,7 +139,9 @@ def test_long_manifests_are_cut_between_recordings(tmp_path, name):
         for number in range(300)
     ]
     path = write(tmp_path / name, cuts)
-    assert [chunk.num_rows for chunk in chunks_of(source(path))] == [64, 36]
+    assert [chunk.num_rows for chunk in chunks_of(source(path))] == (
+        [64, 36] if name.endswith(".gz") else [16, 16, 16, 16, 32, 4]
+    )
     rows = rows_of(source(path))
     assert [row.recording_id for row in rows] == [f"r{number}" for number in range(100)]
     assert [one.segment_id for row in rows for one in row.segments] == [f"s{number}" for number in range(300)]

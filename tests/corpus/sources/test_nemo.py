@@ -62,7 +62,7 @@ def test_chunks_never_cut_through_a_recording(tmp_path):
     chunks = chunks_of(nemo(path))
     rows = rows_of(nemo(path))
 
-    assert len(chunks) == 3 and sum(chunk.num_rows for chunk in chunks) == 143
+    assert len(chunks) == 7 and sum(chunk.num_rows for chunk in chunks) == 143
     assert [len(row.segments) for row in rows] == [7] * 142 + [6]
     assert [one.segment_id for row in rows for one in row.segments] == [f"u{number}" for number in range(1000)]
     assert rows[0].problem is None and rows[1].problem[0] == "missing_audio"
