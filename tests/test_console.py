@@ -102,3 +102,18 @@ def test_a_log_gets_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch, ca
     reports = [Progress("rows", num_rows=9, num_rows_done=done, elapsed_s=1.0) for done in range(1, 10)]
     lines = said(capsys, *reports)
     assert [line[:15] for line in lines] == ["  prepared 1/9 ", "  prepared 9/9 "]
+
+
+def test_a_run_says_what_went_wrong_and_how_it_goes_on(capsys: pytest.CaptureFixture[str]):
+    console, place = Console(), {"step": 40, "num_steps": 100, "epoch": 2}
+    console.training({"event": "out_of_memory", **place, "train/max_micro_batch_s": 30.0})
+    console.training({"event": "damaged_checkpoint", **place, "text": "checkpoint-000060: changed: state.json"})
+    console.training({"event": "resumed", **place, "text": "checkpoint-000040 on 2 workers"})
+    console.training({"event": "average", **place, "eval/wer": 0.05, "eval/cer": 0.01})
+    memory, damaged, resumed, average = capsys.readouterr().out.splitlines()
+    assert "out of memory: done again in halves, 30 s of audio at once" in memory
+    assert "checkpoint-000060: changed: state.json" in damaged
+    assert "step    40/100" in resumed
+    assert "goes on from checkpoint-000040 on 2 workers" in resumed
+    assert "WER 5.0%" in average
+    assert "average" in average

@@ -62,8 +62,16 @@ class Console:
     def training(self, line: dict[str, Any]) -> None:
         """A line of progress.jsonl."""
         place = f"step {line['step']:>5}/{line['num_steps']}  epoch {line['epoch']:>2}"
-        if line["event"] == "validation":
-            self.line(f"{place}  WER {line['eval/wer']:.1%}  CER {line['eval/cer']:.1%}  on validation")
+        if line["event"] in ("validation", "average"):
+            what = "of the average of the best" if line["event"] == "average" else "on validation"
+            self.line(f"{place}  WER {line['eval/wer']:.1%}  CER {line['eval/cer']:.1%}  {what}")
+        elif line["event"] == "out_of_memory":
+            bound_s = line["train/max_micro_batch_s"]
+            self.line(f"{place}  out of memory: done again in halves, {bound_s:.0f} s of audio at once from now on")
+        elif line["event"] == "damaged_checkpoint":
+            self.line(f"{place}  damaged, so not used: {line['text']}")
+        elif line["event"] == "resumed":
+            self.line(f"{place}  goes on from {line['text']}")
         elif line["event"] == "step" and self._is_time(line["step"] in (1, line["num_steps"])):
             left_s = (line["num_steps"] - line["step"]) * line["train/step_s"]
             self.line(

@@ -1,7 +1,9 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from caspi import audio
+from caspi import audio, tracking
 from caspi.corpus import Corpus, prepare
 from caspi.recipe import Recipe, parse_recipe
 
@@ -51,3 +53,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 @pytest.fixture(scope="session")
 def corpus(recipe: Recipe, ray_2_cpus: None, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return prepare(recipe, tmp_path_factory.mktemp("prepared") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One MLflow server for all runs of a file."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CASPI_HOME", str(tmp_path_factory.mktemp("home")))
+        with tracking.server() as address:
+            yield address

@@ -1,12 +1,12 @@
 """What goes wrong while training, caused for real: memory, disk, damaged checkpoints, another recipe."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from caspi import tracking
 from caspi.corpus import Corpus
 from caspi.errors import RunError, StorageError, TrainingError
 from caspi.recipe import Recipe
@@ -16,15 +16,6 @@ from tests.training.damage import WAYS, harm
 from tests.training.whole_runs import changed, difference, lines, newest, steps
 
 pytestmark = pytest.mark.timeout(280)
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One MLflow server for all runs of this file."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CASPI_HOME", str(tmp_path_factory.mktemp("home")))
-        with tracking.server() as address:
-            yield address
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,9 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(short, corpus: Corpus,
     assert difference(output, finished) == 0.0
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) if how != "truncate" else how for how in WAYS]
+)
 def test_a_damaged_checkpoint_costs_its_own_steps_and_no_more(
     short, corpus: Corpus, uri: str, finished, tmp_path: Path, how: str
 ):
@@ -97,6 +90,23 @@ def test_a_damaged_checkpoint_costs_its_own_steps_and_no_more(
     (said,) = lines(output, "damaged_checkpoint")
     assert end.name in said["text"]
     assert "optimizer.safetensors" in said["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_any_file_may_be_damaged_in_any_way(short, corpus: Corpus, uri: str, finished, tmp_path: Path):
+    """Each file of the newest checkpoint, and each that Ray Train left, one at a time."""
+    own = [path.relative_to(finished) for path in newest(finished).rglob("*") if path.is_file()]
+    rays = [path.relative_to(finished) for path in (finished / "ray").rglob("*") if path.is_file()]
+    for number, (name, how) in enumerate((name, how) for name in (*own, *rays) for how in WAYS):
+        output = tmp_path / str(number)
+        interrupt_at_the_end(finished, output)
+        harm(output / name, how)
+        train(short, corpus=corpus.path, output=output, resume=True)
+        assert difference(output, finished) == 0.0, (name, how)
+        assert steps(output) == steps(finished), (name, how)
+        assert len(lines(output, "damaged_checkpoint")) == (name in own), (name, how)
+        shutil.rmtree(output)
 
 
 def interrupt_at_the_end(finished: Path, output: Path) -> None:

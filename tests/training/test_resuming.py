@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from caspi.corpus import Corpus
-from caspi.recipe import Recipe, show
-from caspi.training import seen
+from caspi.recipe import Recipe, load_recipe, show
+from caspi.training import seen, train
 from tests.training.whole_runs import changed, difference, kill_whole, lines, start, steps, wait_for
 
 pytestmark = pytest.mark.timeout(1200)  # whole commands, several in a test, on machines that may be busy
@@ -49,9 +49,11 @@ def assert_each_utterance_once(output: Path, corpus: Corpus, epochs: int) -> Non
     assert counted == {position: epochs for position in range(len(corpus.index("train")))}
 
 
-def test_killed_at_two_workers_it_goes_on_with_one_and_with_four(recipe: Recipe, corpus: Corpus, tmp_path: Path):
+def test_killed_at_two_workers_it_goes_on_with_one_and_with_four(
+    recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path
+):
     file = recipe_file(tmp_path, recipe)
-    finish(file, corpus, tmp_path / "undisturbed", tmp_path / "home", *with_workers(1))
+    train(changed(load_recipe(file), workers={"num_workers": 1}), corpus=corpus.path, output=tmp_path / "undisturbed")
     output = tmp_path / "run"
     kill_after_steps(start(file, corpus.path, output, tmp_path / "home", *with_workers(2)), output, 6, 0.1)
     words = ("--resume", *with_workers(1))

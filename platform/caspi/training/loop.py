@@ -40,6 +40,8 @@ def train_loop(job: Job) -> Outcome:
             stack.callback(keeper.close)
         for problem in start.problems:
             progress.say("damaged_checkpoint", worker.state, problem)
+        if start.restored is not None:
+            progress.say("resumed", worker.state, f"{start.restored.name} on {worker.world_size} workers")
         try:
             return _Loop(worker, progress, record, keeper).run(is_fresh=start.restored is None)
         except DoesNotFit as error:

@@ -144,11 +144,12 @@ class Record:
     @classmethod
     @contextlib.contextmanager
     def open(cls, job: Job, state: State, num_steps: int) -> Iterator[Self]:
-        from caspi.tracking import MetricWriter
+        from caspi.tracking import MetricWriter, hardware
 
         with contextlib.ExitStack() as stack:
             writer = MetricWriter(job.tracking_uri, job.run_id, spool=job.output / "metrics.spool.jsonl")
             stack.callback(writer.close)
+            writer.log_tags(hardware())  # the driver's machine may be another, without a GPU
             progress, answers = (Lines(job.output / name, after_step=state.step) for name in (FILE_NAME, _ANSWERS))
             stack.callback(progress.close)
             stack.callback(answers.close)
