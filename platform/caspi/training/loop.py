@@ -31,7 +31,7 @@ def train_loop(job: Job) -> Outcome:
     worker = Worker.start(job, start.restored)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(
-            Progress.open(job, worker.ranks, rank=rank, state=worker.state, num_steps=worker.num_steps)
+            Progress.open(job, worker.watch(), rank=rank, state=worker.state, num_steps=worker.num_steps)
         )
         wanted = job.recipe.training.record_utterances
         record = stack.enter_context(Record.open(job.output / "seen", group=start.group, rank=rank, wanted=wanted))

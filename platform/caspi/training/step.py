@@ -54,6 +54,7 @@ class StepResult:
     audio_s: float
     padded_s: float  # what the micro-batches' rectangles hold
     num_halvings: int  # how often memory ran out on some rank before the step was done
+    max_padded_s: float | None  # if it did: half of what ran out last, the most to try at once from now on
     stop: Stop  # what some rank asked for
 
 
@@ -87,7 +88,7 @@ def train_step(
     Raises:
         DoesNotFit: on every rank.
     """
-    num_halvings = 0
+    num_halvings, max_padded_s = 0, None
     while True:
         optimizer.zero_grad(set_to_none=False)
         totals = _accumulate(model, batches, objective)
@@ -102,6 +103,7 @@ def train_step(
             )
         batches = [half for batch in batches for half in halves(batch)]
         num_halvings += 1
+        max_padded_s = totals["failed_s"] / totals["out_of_memory"] / 2
         _release_memory(objective.device)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     _sum_over_ranks(gradients)
@@ -117,6 +119,7 @@ def train_step(
         audio_s=totals["audio_s"],
         padded_s=totals["padded_s"],
         num_halvings=num_halvings,
+        max_padded_s=max_padded_s,
         stop=totals.stop,
     )
 
@@ -129,7 +132,10 @@ def halves(batch: Batch) -> Sequence[Batch]:
 class _Totals:
     """Sums over micro-batches and then over ranks, in one message."""
 
-    _NAMES = ("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s", "out_of_memory", "hopeless")
+    _NAMES = (
+        *("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s"),
+        *("out_of_memory", "failed_s", "hopeless"),  # ranks that ran out, over how much audio, and of one utterance
+    )
 
     def __init__(self, device: torch.device) -> None:
         self.values = torch.zeros(len(self._NAMES) + len(Stop), dtype=torch.float64, device=device)
@@ -165,7 +171,7 @@ def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _
                 batch.padded_s,
                 next(iter(str(error).splitlines()), type(error).__name__),
             )
-            totals.add(out_of_memory=1, hopeless=batch.num_utterances == 1)
+            totals.add(out_of_memory=1, failed_s=batch.padded_s, hopeless=batch.num_utterances == 1)
             break
     return totals
 

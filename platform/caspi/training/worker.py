@@ -98,13 +98,9 @@ class Worker:
     def autocast(self) -> torch.dtype | None:
         return autocast_type(self.job.recipe.training.precision, self.device)
 
-    @property
-    def max_micro_batch_s(self) -> float:
-        return self.state.max_micro_batch_s or self.job.recipe.training.batches.max_micro_batch_s
-
     def remaining_shares(self) -> Iterator[Share]:
-        """This rank's share of each step, from where the run stands to its end."""
-        first = self.state
+        """This rank's share of each step, from where the run stands to its end. It runs ahead of them, in a thread."""
+        first, bounds = self.state, self.job.recipe.training.batches
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
             for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
@@ -112,8 +108,8 @@ class Worker:
                     step,
                     rank=self.rank,
                     world_size=self.world_size,
-                    max_micro_batch_s=self.max_micro_batch_s,
-                    max_micro_batch_tokens=self.job.recipe.training.batches.max_micro_batch_tokens,
+                    max_micro_batch_s=bounds.max_micro_batch_s,
+                    max_micro_batch_tokens=bounds.max_micro_batch_tokens,
                 )
                 items = np.concatenate([*groups, np.zeros(0, np.int64)])
                 yield Share(items, [self.maker.make(group, epoch=epoch) for group in groups])
@@ -129,9 +125,9 @@ class Worker:
         result = train_step(
             self.loaded.model, self.optimizer, self._fitting(share.batches), self._objective(), stop=stop
         )
-        if result.num_halvings:
+        if result.max_padded_s is not None:
             # For the rest of the run: what ran out once runs out again.
-            state = replace(state, max_micro_batch_s=self.max_micro_batch_s / 2**result.num_halvings)
+            state = replace(state, max_micro_batch_s=result.max_padded_s)
         self.state = state.after_step(steps_in_epoch=self.plans[state.epoch].num_steps)
         return rate, result
 
@@ -149,9 +145,8 @@ class Worker:
         """Whether a machine of the run is about to be taken away."""
         return ray.train.get_preemption_info() is not None
 
-    @property
-    def ranks(self) -> Ranks:
-        """How this rank measures itself and hears of the others. One of each machine reads its sensors."""
+    def watch(self) -> Ranks:
+        """Begin to measure this rank; one of each machine reads its sensors."""
         context = ray.train.get_context()
         sensors = Sensors(f"node_{context.get_node_rank()}") if context.get_local_rank() == 0 else None
 
@@ -161,14 +156,11 @@ class Worker:
         return Ranks(measure, gather=lambda local: gather(local, self.world_size))
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
-        """Batches that were made before memory ran out are cut to what has been learnt."""
-        while any(batch.padded_s > self.max_micro_batch_s and batch.num_utterances > 1 for batch in batches):
-            batches = [
-                part
-                for batch in batches
-                for part in (halves(batch) if batch.padded_s > self.max_micro_batch_s else (batch,))
-            ]
-        return batches
+        """The batches of the plan, cut to what memory has been found to hold."""
+        bound_s = self.state.max_micro_batch_s
+        if bound_s is None or all(batch.padded_s <= bound_s or batch.num_utterances == 1 for batch in batches):
+            return batches
+        return self._fitting([part for batch in batches for part in _cut(batch, bound_s)])
 
     def _objective(self) -> Objective:
         settings = self.job.recipe.training
@@ -186,6 +178,10 @@ class Worker:
         assert limit is not None
         if self.rank == limit.rank and self.state.step >= limit.step and batch.padded_s > limit.max_padded_s:
             raise torch.OutOfMemoryError(f"out of memory on purpose: {batch.padded_s:.1f} s of audio at once")
+
+
+def _cut(batch: Batch, bound_s: float) -> Sequence[Batch]:
+    return halves(batch) if batch.padded_s > bound_s else (batch,)
 
 
 def gather(value: Any, world_size: int) -> list[Any]:
