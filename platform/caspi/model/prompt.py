@@ -137,8 +137,10 @@ class Prompter:
         Not `split_special_tokens=True`: it spares `<asr_text>` and 40 others, which the released tokenizer adds without
         calling them special.
         """
-        names = sorted(token.content for token in self.tokenizer.added_tokens_decoder.values())
-        return re.compile("|".join(f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names))
+        rests: dict[str, list[str]] = {}  # by first letter, which is `<` for all that are released: one look a place
+        for token in self.tokenizer.added_tokens_decoder.values():
+            rests.setdefault(re.escape(token.content[0]), []).append(re.escape(token.content[1:]))
+        return re.compile("|".join(f"(?<={first})(?={'|'.join(rest)})" for first, rest in rests.items()))
 
     def parse(self, ids: Sequence[int], *, language: str | None = None) -> tuple[str | None, str]:
         """Generated ids to (language name or None for no speech, text). `language` was forced, so is not in `ids`."""
