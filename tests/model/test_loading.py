@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from caspi.errors import ModelError
-from caspi.model import Loaded, load
+from caspi.model import Loaded, load, load_prompter
 from tests.model.originals import write_original
 
 
@@ -23,6 +23,18 @@ def test_a_saved_model_comes_back_bit_for_bit(toy: Loaded, folder: Path):
     again = load(folder).model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in toy.model.state_dict().items())
     assert not list(folder.glob("*.bin")), "weights are safetensors, never pickles"
+
+
+def test_prompts_can_be_had_without_the_weights(toy: Loaded, folder: Path):
+    (folder / "model.safetensors").unlink()
+    assert load_prompter(folder).prompt(3, context="שלום") == toy.prompter.prompt(3, context="שלום")
+
+
+def test_prompts_of_a_folder_without_a_tokenizer_are_refused(folder: Path):
+    (folder / "processor_config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError):
+        load_prompter(folder)
 
 
 def test_a_missing_weight_is_refused_by_name(folder: Path):

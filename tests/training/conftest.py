@@ -43,6 +43,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
                 "batches": {"step_audio_s": 4},
                 "checkpoints": {"every_steps": 3},
                 "augmentation": {"speed": 0.05, "noise_db": 20, "frequency_masks": 1},
+                "mixture": {"silence_share": 0.05},
+                "context": {"share": 0.3},
                 "log_every_steps": 1,
                 "record_utterances": True,
             },

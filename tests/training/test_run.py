@@ -90,6 +90,15 @@ def test_resume_needs_something_to_resume(recipe: Recipe, corpus: Corpus, tmp_pa
         train(recipe, corpus=corpus.path, output=tmp_path / "run", resume=True)
 
 
+def test_a_mixture_that_does_not_fit_the_corpus_is_refused_before_a_run_begins(
+    recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path
+):
+    odd = changed(recipe, mixture={"weights": {"nowhere": 2}})
+    with pytest.raises(RequestError, match=r"training\.mixture\.weights\.nowhere: no such source"):
+        train(odd, corpus=corpus.path, output=tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_corpus_without_a_training_split_is_refused(recipe: Recipe, corpus: Corpus, tmp_path: Path):
     with pytest.raises(CorpusError):
         train(recipe, corpus=tmp_path, output=tmp_path / "run")

@@ -94,9 +94,11 @@ class BatchMaker:
     def _silence(self, item: int, epoch: int) -> _Clip:
         """With a context as often as speech has one: terms that nobody says must not be written either."""
         number = silence_number(item)
-        random = draw(self.seed, epoch, "context of silence", number)
-        context = self.context.make("", None, self._vocabulary(silence_shard(item)), random)
-        return _Clip(make_silence(number, seed=self.seed, epoch=epoch), "", NO_SPEECH, context, random)
+        context = self.context.make(
+            "", None, self._vocabulary(silence_shard(item)), draw(self.seed, epoch, "context of silence", number)
+        )
+        samples = make_silence(number, seed=self.seed, epoch=epoch)
+        return _Clip(samples, "", NO_SPEECH, context, draw(self.seed, epoch, "masks of silence", number))
 
     @cached_property
     def _vocabulary(self) -> Callable[[int], Vocabulary]:

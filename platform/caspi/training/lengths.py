@@ -40,6 +40,13 @@ _VERSION = 1
 _RECORD = "lengths.json"
 _ROWS_AT_ONCE = 2**18
 _REST_TOKENS = np.array([tokens_of_frames(frames) for frames in range(FRAMES_PER_CHUNK)])
+_ARRAYS = {
+    "durations_s": np.float32,
+    "num_tokens": np.int32,
+    "source_codes": np.uint16,
+    "shard_utterances": np.int64,
+    "shard_audio_s": np.float64,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ class LengthIndex:
     source_codes: np.ndarray  # (num_utterances,) uint16
     shard_utterances: np.ndarray  # (num_shards, num_sources) int64
     shard_audio_s: np.ndarray  # (num_shards, num_sources) float64
-    num_frame_tokens: int = 0  # of an utterance without audio and without text
+    num_bare_tokens: int = 0  # of an utterance without audio and without text
 
     @classmethod
     def of(
@@ -129,7 +136,7 @@ class LengthIndex:
         return cls(
             shards=tuple(record["shards"]),
             sources=tuple(record["sources"]),
-            num_frame_tokens=record["num_frame_tokens"],
+            num_bare_tokens=record["num_bare_tokens"],
             **arrays,
         )
 
@@ -140,15 +147,6 @@ class LengthIndex:
 
     def __len__(self) -> int:
         return len(self.durations_s)
-
-
-_ARRAYS = {
-    "durations_s": np.float32,
-    "num_tokens": np.int32,
-    "source_codes": np.uint16,
-    "shard_utterances": np.int64,
-    "shard_audio_s": np.float64,
-}
 
 
 def audio_tokens(durations_s: np.ndarray) -> np.ndarray:
@@ -219,7 +217,7 @@ class _Measuring:
             np.save(self.folder / f"{name}.npy", rows)
         record = {
             **identity,
-            "num_frame_tokens": self._frame(),
+            "num_bare_tokens": self._bare(),
             "sources": list(sources),
             "shards": list(self.sizes),
         }
@@ -245,9 +243,9 @@ class _Measuring:
     def _tokens(self, table: pa.Table, durations_s: np.ndarray) -> np.ndarray:
         texts = [len(self.prompter.text_ids(text)) for text in table["text"].to_pylist()]
         languages = table["language"].combine_chunks().dictionary_encode()
-        frames = [self._frame(language_name(code)) for code in languages.dictionary.to_pylist()]
-        return np.array(texts) + np.array(frames)[languages.indices.to_numpy()] + audio_tokens(durations_s)
+        bare = [self._bare(language_name(code)) for code in languages.dictionary.to_pylist()]
+        return np.array(texts) + np.array(bare)[languages.indices.to_numpy()] + audio_tokens(durations_s)
 
-    def _frame(self, language: str = NO_SPEECH) -> int:
+    def _bare(self, language: str = NO_SPEECH) -> int:
         """Tokens around audio and text."""
         return len(self.prompter.prompt(0)) + len(self.prompter.target("", language=language))

@@ -134,7 +134,7 @@ class EpochPlan:
         durations_s[~silent] = self.index.durations_s[positions]
         num_tokens[~silent] = self.index.num_tokens[positions]
         durations_s[silent] = silence_s(silence_number(items[silent]), seed=self.seed, epoch=self.epoch)
-        num_tokens[silent] = audio_tokens(durations_s[silent]) + self.index.num_frame_tokens
+        num_tokens[silent] = audio_tokens(durations_s[silent]) + self.index.num_bare_tokens
         return durations_s, num_tokens
 
 
