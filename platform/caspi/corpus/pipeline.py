@@ -1,4 +1,4 @@
-"""Sources to corpus, with Ray Data: prepare chunks into a stage, decide over the whole, write shards, commit.
+"""Sources to corpus, on a Ray cluster: prepare chunks into a stage, decide over the whole, write shards, commit.
 
 Everything that took time lies in the stage under a key that says what it is. So a run that was killed anywhere goes on
 when the same command is given again, and ends in the same bytes.
