@@ -51,7 +51,7 @@ def main() -> None:
     del planned
 
     with clock("gather the ledgers of the chunks"):
-        ledger = Ledger.gather(chunks(), args.utterances)
+        ledger = Ledger.gather(chunks())
         clock.spare(faked)
     with clock("refuse duplicate ids, sounds and pairs"):
         ledgers.refuse_repetitions(ledger, refuse_audio=True)

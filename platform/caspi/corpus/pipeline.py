@@ -203,9 +203,7 @@ class _Preparation:
 
     def _decide(self) -> Ledger:
         """The ledger of all chunks, with what only the whole can tell."""
-        every = range(len(self._plan.keys))
-        num_outcomes = sum(len(self._ledger_of(chunk)) for chunk in every)
-        ledger = Ledger.gather((self._ledger_of(chunk) for chunk in every), num_outcomes)
+        ledger = Ledger.gather(self._ledger_of(chunk) for chunk in range(len(self._plan.keys)))
         ledgers.refuse_repetitions(ledger, refuse_audio=self._data.filters.refuse_duplicate_audio)
         ledgers.refuse_two_sided(ledger)
         if not ledger.is_kept.any():
