@@ -16,8 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from caspi.corpus import ledger as ledgers
+from caspi.corpus.keys import chunk_keys
 from caspi.corpus.ledger import LEDGER_SCHEMA, Ledger
 from caspi.corpus.pipeline import shard_item
+from caspi.corpus.rows import Chunk
+from caspi.recipe.data import Data
 
 _ROWS_PER_CHUNK = 10_000  # larger than real ones, so that faking them costs less than what is measured
 _DISTINCT = 1 / 1000  # share of duplicates, and of refusals
@@ -39,8 +42,14 @@ def main() -> None:
             faked += time.perf_counter() - began
             yield table
 
+    data = Data.model_validate({"sources": [{"kind": "jsonl", "path": "speech.jsonl"}]})
+    planned = [Chunk(0, "speech.jsonl", 64, 64 * place) for place in range(args.utterances // 64)]
+    with clock(f"name {len(planned):,} chunks by their keys"):
+        chunk_keys(planned, ["speech"], data, "")
+    del planned
+
     with clock("gather the ledgers of the chunks"):
-        ledger = Ledger.gather(chunks(), args.utterances)
+        ledger = Ledger.gather(chunks())
         clock.spare(faked)
     with clock("refuse duplicate ids, sounds and pairs"):
         ledgers.refuse_repetitions(ledger, refuse_audio=True)

@@ -42,8 +42,7 @@ def entry(
 
 
 def gather(*chunks):
-    tables = [pa.Table.from_pylist(chunk, schema=LEDGER_SCHEMA) for chunk in chunks]
-    return Ledger.gather(iter(tables), sum(map(len, tables)))
+    return Ledger.gather(pa.Table.from_pylist(chunk, schema=LEDGER_SCHEMA) for chunk in chunks)
 
 
 def reasons(ledger):

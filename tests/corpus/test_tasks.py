@@ -1,4 +1,6 @@
 import functools
+import os
+import signal
 import time
 
 import pyarrow as pa
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi.corpus import tasks
-from caspi.errors import SourceError, StorageError
+from caspi.errors import CaspiError, SourceError, StorageError
 
 
 @given(st.integers(0, 3000), st.integers(1, 200))
@@ -57,3 +59,65 @@ def test_a_full_disk_says_what_to_do():
 @pytest.mark.usefixtures("ray_2_cpus")
 def test_no_work_is_no_tables():
     assert list(run(answer, [])) == []
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_memory_that_no_machine_has_is_not_waited_for():
+    assert len(list(tasks.run(answer, range(3), memory_bytes=2**60))) == 3
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_few_tasks_wait_at_once():
+    class Work(list):
+        def __getitem__(self, wanted):
+            dealt.extend(super().__getitem__(wanted))
+            return super().__getitem__(wanted)
+
+    dealt: list[int] = []
+    tables = run(answer, Work(range(24)))
+    next(tables)
+    assert len(dealt) < 12
+    assert len(list(tables)) == 23
+
+
+def die_once(item, folder):
+    mark = folder / str(item)
+    if item % 3 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield pa.table({"item": [item]})
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_work_whose_worker_dies_is_done_again(tmp_path):
+    found = [table["item"][0].as_py() for table in run(die_once, range(8), tmp_path)]
+    assert sorted(found) == list(range(8))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def die(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_work_that_kills_every_worker_ends_the_job(monkeypatch):
+    monkeypatch.setattr(tasks, "_MAX_RETRIES", 1)
+    with pytest.raises(CaspiError, match=r"lost its worker 2 times.*What was done is kept"):
+        list(run(die, [1]))
+
+
+def begin(item, folder):
+    (folder / str(item)).touch()
+    time.sleep(0 if item == 0 else 60)
+    yield pa.table({"item": [item]})
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_who_stops_asking_stops_the_work(tmp_path):
+    tables = run(begin, range(9), tmp_path)
+    next(tables)
+    tables.close()
+    begun = len(list(tmp_path.iterdir()))
+    assert begun < 9
+    assert len(list(run(answer, [1]))) == 1  # cores are free again
+    assert len(list(tmp_path.iterdir())) == begun

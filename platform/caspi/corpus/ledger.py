@@ -71,23 +71,21 @@ _DTYPE = np.dtype(
 class Ledger:
     """The outcomes of all chunks, in the order of the plan: chunk by chunk, row by row, segment by segment."""
 
-    def __init__(self, num_outcomes: int) -> None:
+    def __init__(self) -> None:
         # One array a column: sorting one of them must not drag the others through the caches.
-        self.columns = {
-            name: np.zeros((num_outcomes, *_DTYPE[name].shape), _DTYPE[name].base) for name in _DTYPE.names or ()
-        }
+        self.columns = {name: np.zeros((0, *_DTYPE[name].shape), _DTYPE[name].base) for name in _DTYPE.names or ()}
         self.sources = _Codes()
         self.reasons = _Codes()
         self.files = _Codes()
         self._size = 0
 
     @classmethod
-    def gather(cls, tables: Iterable[pa.Table], num_outcomes: int) -> "Ledger":
-        """From the chunks' ledgers, in the order of the plan; `num_outcomes` is the sum of their lengths."""
-        ledger = cls(num_outcomes)
+    def gather(cls, tables: Iterable[pa.Table]) -> "Ledger":
+        """From the chunks' ledgers, in the order of the plan."""
+        ledger = cls()
         for chunk, table in enumerate(tables):
             ledger._append(chunk, table)
-        assert ledger._size == num_outcomes, f"{num_outcomes} outcomes were announced, {ledger._size} came"
+        ledger._resize(ledger._size)
         return ledger
 
     def __len__(self) -> int:
@@ -124,6 +122,8 @@ class Ledger:
         here = slice(self._size, self._size + len(table))
         self._size = here.stop
         columns = self.columns
+        if here.stop > len(columns["chunk"]):
+            self._resize(here.stop * 5 // 4)
         columns["chunk"][here] = chunk
         columns["entry"][here] = np.arange(len(table))
         columns["source"][here] = self.sources.translate(table["source"])
@@ -135,6 +135,11 @@ class Ledger:
         columns["judge_wer"][here] = table["judge_wer"].to_numpy()
         for name in ("id", "recording", "text", "audio"):
             columns[name][here] = _words_of(table[f"{name}_digest"]).reshape(columns[name][here].shape)
+
+    def _resize(self, num_outcomes: int) -> None:
+        """In place where the system can (`mremap`): no copy of a column stands beside it."""
+        for column in self.columns.values():
+            column.resize((num_outcomes, *column.shape[1:]), refcheck=False)
 
 
 class _Codes(dict[str, int]):

@@ -1,4 +1,4 @@
-"""Sources to corpus, with Ray Data: prepare chunks into a stage, decide over the whole, write shards, commit.
+"""Sources to corpus, on a Ray cluster: prepare chunks into a stage, decide over the whole, write shards, commit.
 
 Everything that took time lies in the stage under a key that says what it is. So a run that was killed anywhere goes on
 when the same command is given again, and ends in the same bytes.
@@ -203,9 +203,7 @@ class _Preparation:
 
     def _decide(self) -> Ledger:
         """The ledger of all chunks, with what only the whole can tell."""
-        every = range(len(self._plan.keys))
-        num_outcomes = sum(len(self._ledger_of(chunk)) for chunk in every)
-        ledger = Ledger.gather((self._ledger_of(chunk) for chunk in every), num_outcomes)
+        ledger = Ledger.gather(self._ledger_of(chunk) for chunk in range(len(self._plan.keys)))
         ledgers.refuse_repetitions(ledger, refuse_audio=self._data.filters.refuse_duplicate_audio)
         ledgers.refuse_two_sided(ledger)
         if not ledger.is_kept.any():

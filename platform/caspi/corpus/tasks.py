@@ -1,7 +1,7 @@
 """Work for the cluster, as plain Ray tasks: an item or a few a task, a core a task, tables as they come.
 
 Not Ray Data: it leaves a core idle for two tenths of a second between two tasks, and all that it would carry for us is
-a list of items that the driver has anyway (docs/decisions/0009).
+a list of items that the driver has anyway (docs/decisions/0010).
 """
 
 import errno
@@ -118,14 +118,11 @@ def _affordable(memory_bytes: int) -> int:
     """At most what the largest machine has: Ray would wait for ever for more."""
     import ray
 
-    return int(min([memory_bytes, *_largest(node["Resources"].get("memory", 0.0) for node in ray.nodes())]))
+    sizes = [node["Resources"]["memory"] for node in ray.nodes() if "memory" in node["Resources"]]
+    return int(min(memory_bytes, max(sizes, default=memory_bytes)))
 
 
-def _largest(sizes: Iterable[float]) -> list[float]:
-    return sorted(filter(None, sizes))[-1:]
-
-
-def _wait(running: "list[Any]") -> "tuple[list[Any], list[Any]]":
+def _wait(running: list[Any]) -> tuple[list[Any], list[Any]]:
     """Those that are done, one at least, and the others."""
     import ray
 

@@ -120,7 +120,7 @@ class Shards(Section):
     """How the corpus is cut into files."""
 
     max_duration_s: float = Field(7200.0, gt=0)
-    """Audio per shard: at 80 MB an hour, two hours are about 160 MB."""
+    """Audio per shard at most: at 80 MB an hour, two hours are about 160 MB."""
 
     seed: int = 42
     """Seed of the global shuffle."""
