@@ -134,7 +134,7 @@ class _Loop:
                 self.progress.judged(self.worker.state, judgement)
         if self.keeper is not None:
             with self._no_lonely_error():
-                self.keeper.save(self.worker.snapshot(), judge=judge)
+                self.keeper.save(self.worker.snapshot, judge=judge)
         self.progress.restart()
 
     def _follow(self, *, to_the_end: bool = False) -> None:
