@@ -10,8 +10,7 @@ import pytest
 from caspi.corpus import Corpus
 from caspi.recipe import Recipe, show
 from caspi.training.launch import train
-from tests.training.test_resuming import assert_each_utterance_once
-from tests.training.whole_runs import changed, difference, lines, steps
+from tests.training.whole_runs import assert_each_utterance_once, changed, difference, lines, steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

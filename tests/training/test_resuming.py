@@ -1,6 +1,5 @@
 """Killed whole, as when a machine loses power, and gone on with at another number of workers: exactly once."""
 
-import collections
 import random
 import time
 from pathlib import Path
@@ -9,8 +8,17 @@ import pytest
 
 from caspi.corpus import Corpus
 from caspi.recipe import Recipe, load_recipe, show
-from caspi.training import seen, train
-from tests.training.whole_runs import changed, difference, kill_whole, lines, start, steps, wait_for
+from caspi.training import train
+from tests.training.whole_runs import (
+    assert_each_utterance_once,
+    changed,
+    difference,
+    kill_whole,
+    lines,
+    start,
+    steps,
+    wait_for,
+)
 
 pytestmark = pytest.mark.timeout(1200)  # whole commands, several in a test, on machines that may be busy
 
@@ -42,11 +50,6 @@ def kill_after_steps(process, output: Path, more: int, pause_s: float) -> None:
     wait_for(lambda: len(steps(output)) >= before + more or process.poll() is not None)
     time.sleep(pause_s)
     kill_whole(process)
-
-
-def assert_each_utterance_once(output: Path, corpus: Corpus, epochs: int) -> None:
-    counted = collections.Counter(each for step in seen.read(output / "seen").values() for each in step)
-    assert counted == {position: epochs for position in range(len(corpus.index("train")))}
 
 
 def test_killed_at_two_workers_it_goes_on_with_one_and_with_four(

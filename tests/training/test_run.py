@@ -1,6 +1,5 @@
 """Whole runs on Ray Train with a real MLflow server: what they leave behind, and what killing a worker changes."""
 
-import collections
 import os
 import signal
 import threading
@@ -12,9 +11,19 @@ from safetensors.torch import load_file
 from caspi.corpus import Corpus
 from caspi.errors import CorpusError, RequestError, RunError
 from caspi.recipe import Recipe, load_recipe
-from caspi.training import TrainResult, seen, train
+from caspi.training import TrainResult, train
 from caspi.training.checkpoint import read_state
-from tests.training.whole_runs import changed, difference, lines, newest, steps, wait_for, weights, workers
+from tests.training.whole_runs import (
+    assert_each_utterance_once,
+    changed,
+    difference,
+    lines,
+    newest,
+    steps,
+    wait_for,
+    weights,
+    workers,
+)
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -75,9 +84,7 @@ def test_a_worker_killed_in_mid_run_changes_nothing(finished, recipe: Recipe, co
 
 
 def test_each_epoch_sees_each_utterance_once(finished, corpus: Corpus):
-    counted = collections.Counter(each for step in seen.read(finished[1] / "seen").values() for each in step)
-    assert set(counted) == set(range(len(corpus.index("train"))))
-    assert set(counted.values()) == {3}
+    assert_each_utterance_once(finished[1], corpus, 3)
 
 
 def test_a_run_folder_is_not_used_twice_by_mistake(finished, recipe: Recipe, corpus: Corpus):

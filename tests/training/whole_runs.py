@@ -1,5 +1,6 @@
 """What tests of whole runs share."""
 
+import collections
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from caspi.corpus import Corpus
 from caspi.memory import descendants
 from caspi.recipe import Recipe, parse_recipe
-from caspi.training import progress
+from caspi.training import progress, seen
+from caspi.training.items import is_silence
 
 
 def changed(recipe: Recipe, **training: object) -> Recipe:
@@ -45,6 +48,14 @@ def lines(output: Path, event: str = "step") -> list[dict]:
 
 def steps(output: Path) -> list[int]:
     return [line["step"] for line in lines(output)]
+
+
+def assert_each_utterance_once(output: Path, corpus: Corpus, epochs: int) -> None:
+    """And besides the utterances one made-up clip without speech in each epoch, as the recipe says."""
+    counted = collections.Counter(each for step in seen.read(output / "seen").values() for each in step)
+    silent = [item for item in counted if is_silence(item)]
+    assert [counted.pop(item) for item in silent] == [epochs]
+    assert counted == {position: epochs for position in range(len(corpus.index("train")))}
 
 
 def workers(root: int) -> list[int]:
