@@ -1,13 +1,17 @@
 """Killed whole, as when a machine loses power, and gone on with at another number of workers: exactly once."""
 
+import os
 import random
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from caspi.corpus import Corpus
-from caspi.recipe import Recipe, load_recipe, show
+from caspi.errors import TrainingError
+from caspi.recipe import Recipe, show
 from caspi.training import train
 from tests.training.whole_runs import (
     assert_each_utterance_once,
@@ -18,17 +22,22 @@ from tests.training.whole_runs import (
     start,
     steps,
     wait_for,
+    workers,
 )
 
 pytestmark = pytest.mark.timeout(1200)  # whole commands, several in a test, on machines that may be busy
 
 
 def recipe_file(folder: Path, recipe: Recipe, **training: object) -> Path:
-    # Half a core each: four workers fit on two.
-    changes = {"workers": {"cpus_per_worker": 0.5}, "checkpoints": {"every_steps": 4}} | training
     path = folder / "recipe.yaml"
-    path.write_text(show(changed(recipe, **changes)), encoding="utf-8")
+    path.write_text(show(resumable(recipe, **training)), encoding="utf-8")
     return path
+
+
+def resumable(recipe: Recipe, **training: object) -> Recipe:
+    # Half a core each: four workers fit on two.
+    halves, together = {"cpus_per_worker": 0.5}, {"aside": "never"}
+    return changed(recipe, workers=halves, validation=together, checkpoints={"every_steps": 4}, **training)
 
 
 def finish(recipe: Path, corpus: Corpus, output: Path, home: Path, *words: str) -> float:
@@ -53,18 +62,30 @@ def kill_after_steps(process, output: Path, more: int, pause_s: float) -> None:
 
 
 def test_killed_at_two_workers_it_goes_on_with_one_and_with_four(
-    recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path
+    recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path: Path
 ):
-    file = recipe_file(tmp_path, recipe)
-    train(changed(load_recipe(file), workers={"num_workers": 1}), corpus=corpus.path, output=tmp_path / "undisturbed")
+    plan = resumable(recipe)
+    train(changed(plan, workers={"num_workers": 1}), corpus=corpus.path, output=tmp_path / "undisturbed")
     output = tmp_path / "run"
-    kill_after_steps(start(file, corpus.path, output, tmp_path / "home", *with_workers(2)), output, 6, 0.1)
-    words = ("--resume", *with_workers(1))
-    kill_after_steps(start(file, corpus.path, output, tmp_path / "home", *words), output, 5, 0.05)
-    finish(file, corpus, output, tmp_path / "home", "--resume", *with_workers(4))
+    for number, more, resume in ((2, 6, False), (1, 5, True)):
+        thread = threading.Thread(target=kill_a_worker, args=(output, more))
+        thread.start()
+        with pytest.raises(TrainingError):
+            fragile = changed(plan, workers={"num_workers": number, "max_failures": 0})
+            train(fragile, corpus=corpus.path, output=output, resume=resume)
+        thread.join()
+    train(changed(plan, workers={"num_workers": 4}), corpus=corpus.path, output=output, resume=True)
+    assert [line["text"][-9:] for line in lines(output, "resumed")] == ["1 workers", "4 workers"]
     assert steps(output) == steps(tmp_path / "undisturbed")
     assert_each_utterance_once(output, corpus, recipe.training.epochs)
     assert difference(output, tmp_path / "undisturbed") < 1e-5
+
+
+def kill_a_worker(output: Path, more: int) -> None:
+    """kill -9 of a training worker below this process, after `more` new steps."""
+    before = len(steps(output))
+    wait_for(lambda: len(steps(output)) >= before + more)
+    os.kill(workers(os.getpid())[-1], signal.SIGKILL)
 
 
 @pytest.mark.slow

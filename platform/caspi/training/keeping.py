@@ -21,7 +21,6 @@ from caspi.training.store import Background, Store, replaced
 from caspi.training.validation import Aside, Judgement
 
 _ORIGIN = "training.json"  # in RUN/model: which steps of the run it is of
-_ASIDE_TIMEOUT_S = 6 * 3600.0  # at the end of a run; by then nothing else waits for the answers
 
 
 @dataclass
@@ -88,20 +87,18 @@ class Keeper:
         while self._removed:
             yield self._removed.popleft()
 
-    def judged(self, *, wait: bool = False) -> Iterator[Judgement]:
+    def judged(self, *, all_of_them: bool = False) -> Iterator[Judgement]:
         """Judgements that have come from aside.
 
         Raises:
-            TrainingError: a task that judged failed too often, or did not end.
+            TrainingError: a task that judged failed too often.
         """
         if self.aside is None:
             return
         try:
-            yield from self.aside.done(timeout_s=_ASIDE_TIMEOUT_S if wait else 0.0)
+            yield from self.aside.rest() if all_of_them else self.aside.done()
         except ray.exceptions.RayError as error:
             raise _explain(error) from error
-        if wait and self.aside.steps:
-            raise TrainingError(f"the models after steps {sorted(self.aside.steps)} were not judged in time")
 
     def tidy(self, state: State) -> None:
         """Let RUN/model be the best so far, and remove what is not needed any more, after the work that waits."""

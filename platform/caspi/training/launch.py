@@ -30,7 +30,7 @@ from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
 from caspi.model import load_prompter
 from caspi.recipe import Recipe, show
-from caspi.recipe.sections import Workers
+from caspi.recipe.sections import Training
 from caspi.text import language_name
 from caspi.training import progress
 from caspi.training.job import Job, MemoryLimit, Outcome
@@ -90,7 +90,7 @@ def train(
     if resume:
         check_same_run(recipe, opened, output)
     with ray_session.connect(), tracking.server() as uri:
-        _check_resources(recipe.training.workers)
+        _check_resources(recipe.training)
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
@@ -115,7 +115,7 @@ def train(
     return result
 
 
-def _check_resources(workers: Workers) -> None:
+def _check_resources(training: Training) -> None:
     """Refuse at once what a Ray of this machine alone can never give. A cluster may grow, so there Ray waits.
 
     Raises:
@@ -125,12 +125,15 @@ def _check_resources(workers: Workers) -> None:
 
     if settings.read().ray_address:
         return
-    needed = {"CPU": workers.fewest * workers.cpus_per_worker, "GPU": workers.fewest * workers.use_gpu}
+    workers = training.workers
+    num_places = workers.fewest + (training.validation.aside == "always")
+    needed = {"CPU": num_places * workers.cpus_per_worker, "GPU": num_places * workers.use_gpu}
     for kind, amount in needed.items():
         if amount > (there := ray.cluster_resources().get(kind, 0)):
             raise RequestError(
-                f"training.workers asks for {amount:g} {kind}s, and this machine's Ray has {there:g}; "
-                "change training.workers, or run it on a cluster with `caspi submit train_model`"
+                f"training.workers asks for {amount:g} {kind}s, and this machine's Ray has {there:g}; change "
+                "training.workers (or training.validation.aside, which takes one place more), or run it on a cluster "
+                "with `caspi submit train_model`"
             )
 
 

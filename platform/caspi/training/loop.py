@@ -80,6 +80,8 @@ class _Loop:
         """Step after step, to the end or a good reason to stop before it."""
         if is_fresh:
             self._mark(judge=True)  # how good it is before training; and something to go back to
+        elif not self.worker.job.judges_aside and self.worker.is_ungraded():
+            self._judge()  # it was to be judged aside, and is not any more
         feed = ahead(self.worker.remaining_shares)
         stop = Stop.NO
         try:
@@ -129,13 +131,16 @@ class _Loop:
     def _mark(self, *, judge: bool) -> None:
         """Judge the model, unless that is done aside, and write a checkpoint."""
         if judge and not self.worker.job.judges_aside:
-            judgement = self.worker.judge()
-            if judgement is not None:
-                self.progress.judged(self.worker.state, judgement)
+            self._judge()
         if self.keeper is not None:
             with self._no_lonely_error():
                 self.keeper.save(self.worker.snapshot, judge=judge)
         self.progress.restart()
+
+    def _judge(self) -> None:
+        judgement = self.worker.judge()
+        if judgement is not None:
+            self.progress.judged(self.worker.state, judgement)
 
     def _follow(self, *, to_the_end: bool = False) -> None:
         """See what has become of checkpoints and of models that are judged aside."""
@@ -145,7 +150,7 @@ class _Loop:
             self._settle()
         with self._no_lonely_error():
             self._report_checkpoints(self.keeper)
-            for judgement in self.keeper.judged(wait=to_the_end):
+            for judgement in self.keeper.judged(all_of_them=to_the_end):
                 self.worker.state = self.worker.state.graded(judgement.grade)
                 self.progress.judged(self.worker.state, judgement)
                 self.keeper.tidy(self.worker.state)

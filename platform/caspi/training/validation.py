@@ -1,5 +1,6 @@
 """Judging the model while it learns: WER by transcribing the same part of the validation split each time."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from caspi.recipe import Recipe
 from caspi.training.checkpoint import Grade, read_state
 from caspi.training.reading import ShardReader
 from caspi.training.step import autocast_type
+
+logger = logging.getLogger(__name__)
+
+# At the end of a run nothing else waits for a judgement; but on a cluster that has shrunk its task may never get room,
+# since the workers hold theirs until they all return.
+_NO_ROOM_S = 900.0
 
 _TABLE_ROWS = 50  # of the answers that are kept with each judgement
 
@@ -112,29 +119,52 @@ class Aside:
             accelerator_type=workers.accelerator_type,
             max_retries=workers.max_failures,
         )
-        self._waiting: dict[Any, int] = {}
+        self._waiting: dict[Any, tuple[int, Path]] = {}
 
     @property
     def steps(self) -> frozenset[int]:
         """The checkpoints that are being judged, which must not be removed."""
-        return frozenset(self._waiting.values())
+        return frozenset(step for step, _ in self._waiting.values())
 
     def begin(self, step: int, checkpoint: Path) -> None:
         """Have a checkpoint judged."""
         if step not in self.steps:
-            self._waiting[self._task.remote(self._recipe, self._corpus, checkpoint)] = step
+            self._waiting[self._task.remote(self._recipe, self._corpus, checkpoint)] = step, checkpoint
 
-    def done(self, *, timeout_s: float = 0.0) -> Iterator[Judgement]:
-        """Judgements that have come; waits up to `timeout_s` for all of them.
+    def done(self) -> Iterator[Judgement]:
+        """Judgements that have come.
+
+        Raises:
+            ray.exceptions.RayError: a task failed more often than workers may.
+        """
+        return self._take(num_wanted=len(self._waiting), timeout_s=0.0)
+
+    def rest(self) -> Iterator[Judgement]:
+        """All that are still to come. What has got no room by then is judged in this process.
 
         Raises:
             ray.exceptions.RayError: a task failed more often than workers may.
         """
         import ray
 
+        while self._waiting:
+            came = list(self._take(num_wanted=1, timeout_s=_NO_ROOM_S))
+            yield from came
+            if came:
+                continue
+            for reference, (step, checkpoint) in list(self._waiting.items()):
+                logger.warning("no room to judge aside step=%d within %.0f s: judging it here", step, _NO_ROOM_S)
+                ray.cancel(reference, force=True)
+                del self._waiting[reference]
+                if (judgement := _judge_checkpoint(self._recipe, self._corpus, checkpoint)) is not None:
+                    yield judgement
+
+    def _take(self, *, num_wanted: int, timeout_s: float) -> Iterator[Judgement]:
+        import ray
+
         if not self._waiting:
             return
-        ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=timeout_s)
+        ready, _ = ray.wait(list(self._waiting), num_returns=num_wanted, timeout=timeout_s)
         for reference in ready:
             del self._waiting[reference]
             judgement = ray.get(reference, timeout=60)

@@ -19,6 +19,7 @@ from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
 from caspi.training.feed import BatchMaker
 from caspi.training.job import Job
+from caspi.training.keeping import is_judged
 from caspi.training.lengths import LengthIndex
 from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
@@ -130,6 +131,11 @@ class Worker:
             state = replace(state, max_micro_batch_s=result.max_padded_s)
         self.state = state.after_step(steps_in_epoch=self.plans[state.epoch].num_steps)
         return rate, result
+
+    def is_ungraded(self) -> bool:
+        """Whether the model as it stands should have a grade and has none."""
+        is_graded = any(grade.step == self.state.step for grade in self.state.grades)
+        return is_judged(self.job.recipe, self.state) and not is_graded
 
     def judge(self) -> Judgement | None:
         """Transcribe together with the other ranks, and remember the grade. None: there is no validation split."""
