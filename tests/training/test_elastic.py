@@ -15,11 +15,19 @@ from tests.training.whole_runs import assert_each_utterance_once, changed, diffe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+EPOCHS = 100  # long enough for what happens to happen before the end
+
+
 def test_a_machine_that_is_taken_away_and_one_that_comes_change_nothing(
     recipe: Recipe, corpus: Corpus, ray_2_cpus: None, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("CASPI_HOME", str(tmp_path / "home"))
-    elastic = {"workers": {"num_workers": (1, 2), "resize_every_s": 2}, "checkpoints": {"every_steps": 5}, "epochs": 18}
+    elastic = {
+        "workers": {"num_workers": (1, 2), "resize_every_s": 2},
+        "checkpoints": {"every_steps": 25},
+        "validation": {"every_steps": 1000, "aside": "never"},
+        "epochs": EPOCHS,
+    }
     file, output = tmp_path / "recipe.yaml", tmp_path / "run"
     file.write_text(show(changed(recipe, **elastic)), encoding="utf-8")
     done = subprocess.run(
@@ -33,11 +41,11 @@ def test_a_machine_that_is_taken_away_and_one_that_comes_change_nothing(
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
     assert "groups of [2, 1, 2] workers" in done.stdout
     drained = int(done.stdout.split("drained after step ")[1].split()[0])
-    left_at = [line["step"] for line in lines(output, "checkpoint") if line["step"] % 5 and line["step"] > drained]
+    left_at = [line["step"] for line in lines(output, "checkpoint") if line["step"] % 25 and line["step"] > drained]
     assert left_at, "no checkpoint was written when the notice came"
 
     fixed = changed(recipe, **(elastic | {"workers": {"num_workers": 2}}))
     train(fixed, corpus=corpus.path, output=tmp_path / "undisturbed")
     assert steps(output) == steps(tmp_path / "undisturbed")
-    assert_each_utterance_once(output, corpus, 18)
+    assert_each_utterance_once(output, corpus, EPOCHS)
     assert difference(output, tmp_path / "undisturbed") < 1e-5
