@@ -99,6 +99,7 @@ def test_a_later_version_replaces_one_that_waits(mlflow_uri: str, run_id: str, t
     for step in range(5):
         stranded.log_table([{"step": step}], "table.json")
     assert stranded.close(timeout_s=1) == 1
+    (spool.with_suffix(".uploads") / "begun.partial").write_text('{"run_id": "cut sho')
     resumed = MetricWriter(mlflow_uri, run_id, spool=spool)
     assert resumed.close() == 0
     assert json.loads(artifact(mlflow_uri, run_id, "table.json", tmp_path))["data"] == [[4]]

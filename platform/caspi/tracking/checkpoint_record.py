@@ -40,7 +40,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, folder: Path, *, step: int, metrics: Mapping[str, float], is_best: bool) -> "Checkpoint":
-        """Describe a folder. Reads every file for its hash: minutes for a large model."""
+        """Describe a folder. Reads every file whole, for its hash."""
         return cls(step, str(folder), metrics, hash_files(folder), is_best)
 
     def to_json(self) -> str:

@@ -93,12 +93,12 @@ class UploadOutbox:
         Raises:
             Unreachable: one of them did not get through; it goes behind the others.
         """
-        while upload := next(iter(self._pending.values()), None):
+        while upload := self._first():
             try:
                 self._send(upload)
             except Refused as error:
                 logger.warning("MLflow does not get %s: %s", upload.place, error)
-            except (Unreachable, OSError) as error:
+            except Exception as error:  # whatever it was, the others get their turn
                 self._put_last(upload)
                 raise Unreachable(f"{upload.place}: {error}") from error
             self._remove(upload)
@@ -110,7 +110,7 @@ class UploadOutbox:
             case "file":
                 self._artifacts.upload(Path(upload.content), upload.name)
             case "table":
-                self._artifacts.upload(upload.content.encode(), upload.name)
+                self._artifacts.upload(upload.content.encode(errors="replace"), upload.name)
                 self._show_as_table(upload.name)
             case "checkpoint":
                 self._put_checkpoint(json.loads(upload.content))
@@ -134,6 +134,10 @@ class UploadOutbox:
             raise Refused(f"MLflow lists no more than {len(tables)} tables of a run; this one is a plain artifact")
         self._rest.set_tag(_TABLES_TAG, value)
 
+    def _first(self) -> Upload | None:
+        with self._lock:
+            return next(iter(self._pending.values()), None)
+
     def _put_last(self, upload: Upload) -> None:
         with self._lock:
             newest = self._pending.pop(upload.place)
@@ -155,9 +159,12 @@ class _Spool:
         self._failed = False
 
     def read(self) -> list[Upload]:
-        """What an earlier writer left, oldest first."""
+        """What an earlier writer left. What it had only begun to write is removed."""
+        with suppress(OSError):
+            for partial in self._folder.glob("*.partial"):
+                partial.unlink()
         found = []
-        for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+        for path in sorted(self._folder.glob("*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
                 if record.pop("run_id") == self._run_id:
@@ -186,4 +193,4 @@ class _Spool:
             self._folder.rmdir()  # when it was the last
 
     def _path(self, upload: Upload) -> Path:
-        return self._folder / f"{hashlib.sha256(upload.place.encode()).hexdigest()[:32]}.json"
+        return self._folder / f"{hashlib.sha256(upload.place.encode(errors='replace')).hexdigest()[:32]}.json"
