@@ -186,8 +186,13 @@ class Record:
             self.writer.log(metrics, step=grade.step)
         for answer in judgement.answers:
             score = evaluation.score([answer.reference], [answer.hypothesis], language=judgement.language)
-            row = {"step": grade.step, "utterance_id": answer.utterance_id, "wer": score.wer}
-            row |= {"reference": answer.reference, "hypothesis": answer.hypothesis}
+            row = {
+                "step": grade.step,
+                "reference": answer.reference,
+                "hypothesis": answer.hypothesis,
+                "wer": round(score.wer, 3),
+                "utterance_id": answer.utterance_id,
+            }
             self.answers.write(row)
             self.answers.kept.append(row)
         self.writer.log_table(self.answers.kept, "validation.json")
