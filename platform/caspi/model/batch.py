@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model.features import FRAMES_PER_CHUNK, HOP, Features
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP
+from caspi.model.features import Features
 from caspi.model.prompt import Example
 
 IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and in transformers

@@ -13,7 +13,8 @@ from transformers import GenerationConfig, Qwen3ASRConfig, Qwen3ASRForConditiona
 
 from caspi.errors import ModelError
 from caspi.model import layouts
-from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK
+from caspi.model.features import NUM_MEL_BINS
 from caspi.model.original_files import read_original_processor
 from caspi.model.prompt import Prompter
 from caspi.model.weights import Weights
