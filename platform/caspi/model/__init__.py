@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from caspi.model.batch import Batch, collate
     from caspi.model.conversion import to_native, to_qwen
     from caspi.model.features import log_mel
-    from caspi.model.loading import Loaded, find, load, load_prompter
+    from caspi.model.loading import Loaded, find, load, load_config, load_prompter
     from caspi.model.loss import Losses, loss_sums
     from caspi.model.prompt import NO_SPEECH, Example, Prompter
     from caspi.model.toy import build_toy
@@ -27,6 +27,7 @@ __all__ = [
     "collate",
     "find",
     "load",
+    "load_config",
     "load_prompter",
     "log_mel",
     "loss_sums",

@@ -73,6 +73,15 @@ def load(model: str | Path, *, device: torch.device | str = "cpu", dtype: torch.
     return Loaded.wrap(network.to(device).eval(), processor)
 
 
+def load_config(model: str | Path) -> Any:
+    """The native Qwen3ASRConfig of a checkpoint in either layout.
+
+    Raises:
+        ModelError: not there, or not Qwen3-ASR.
+    """
+    return Checkpoint.open(find(model)).config
+
+
 def load_prompter(model: str | Path) -> Prompter:
     """The prompts of a checkpoint in either layout, without its weights.
 

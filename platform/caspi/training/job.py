@@ -30,6 +30,7 @@ class Job:
     output: Path
     tracking_uri: str
     run_id: str
+    start_digest: str | None = None  # of the weights at `start`, where checkpoints depend on it
     judges_aside: bool = False
     memory_limit: MemoryLimit | None = None
 

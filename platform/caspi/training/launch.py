@@ -28,16 +28,16 @@ from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
 from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
-from caspi.model import load_prompter
+from caspi.model import load_config, load_prompter
 from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Training
 from caspi.text import language_name
-from caspi.training import progress
+from caspi.training import parameters, progress
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
 from caspi.training.plan import plan_run
-from caspi.training.resuming import check_output, check_same_run
+from caspi.training.resuming import check_output, check_same_run, start_digest
 from caspi.training.store import storage_error
 
 logger = logging.getLogger(__name__)
@@ -94,12 +94,14 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
-            # Planned here only to refuse, before anything is started, a mixture that does not fit the corpus.
+            # Checked and planned here only to refuse what does not fit before anything is started.
+            parameters.check(recipe.training, load_config(start))
+            digest = start_digest(recipe, start, output, resume=resume)
             plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
-            run_id = _run_id(recipe, opened, output, uri, resume=resume)
+            run_id = _run_id(recipe, opened, output, uri, digest, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
             aside = _judges_aside(recipe)
-            job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
+            job = Job(recipe, opened.path, start, output, uri, run_id, digest, aside, memory_limit)
             try:
                 with _following(output / progress.FILE_NAME, on_progress):
                     _run_to_the_end(job)
@@ -230,14 +232,14 @@ def _publish(recipe: Recipe, output: Path, uri: str, result: TrainResult) -> Non
     tracking.finish_run(uri, result.run_id, status="FINISHED")
 
 
-def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:
+def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, digest: str | None, *, resume: bool) -> str:
     record = output / "run.json"
     if resume:
         run_id = str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
         tracking.resume_run(uri, run_id)
         return run_id
     run_id = tracking.start_run(recipe, corpus, uri=uri, name=recipe.name)
-    values = {"run_id": run_id, "tracking_uri": uri, "corpus_fingerprint": corpus.fingerprint}
+    values = {"run_id": run_id, "tracking_uri": uri, "corpus_fingerprint": corpus.fingerprint, "start_digest": digest}
     record.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return run_id
 

@@ -17,15 +17,9 @@ import torch.distributed as dist
 from caspi.errors import TrainingError
 from caspi.model import Batch, loss_sums
 from caspi.recipe.sections import Optimizer
+from caspi.training import eight_bit, parameters
 
 logger = logging.getLogger(__name__)
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each weight, by PyTorch's names."""
-
-# A bias of the keys shifts all scores of a query alike, and softmax does not see it. Its gradient is rounding noise,
-# which Adam would scale up to full steps: weights that depend on how a batch was split, to no effect.
-_WITHOUT_EFFECT = "k_proj.bias"
 
 _BUCKET_ELEMENTS = 16 * 2**20  # gradients travel in pieces of so many fp32 numbers: 64 MiB
 
@@ -218,29 +212,27 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW on fp32 weights; no decay on biases, norms and embeddings.
+def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.Optimizer:
+    """AdamW on the fp32 weights that are trained.
 
     Gradients and moments exist from the start: what the optimizer needs is taken before the first step finds out what
     is left, and never in the middle of an update.
+
+    Raises:
+        RequestError: `settings.states` needs a package that is not installed.
     """
-    decayed: list[torch.nn.Parameter] = []
-    plain: list[torch.nn.Parameter] = []
-    embedding = model.get_input_embeddings().weight
-    for name, parameter in model.named_parameters():
-        if name.endswith(_WITHOUT_EFFECT):
-            parameter.requires_grad_(False)
-        if not parameter.requires_grad:
-            continue
+    groups = parameters.groups(model, settings)
+    trained = [parameter for group in groups for parameter in group["params"]]
+    for parameter in trained:
         # A rank whose share of a step is empty must bring zeros to the reduction, not nothing.
         parameter.grad = torch.zeros_like(parameter)
-        (plain if parameter.ndim < 2 or parameter is embedding else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=True)
-    for parameter in (*decayed, *plain):
+    if settings.states == "8bit":
+        return eight_bit.adamw(groups, betas=settings.betas, embedding=model.get_input_embeddings().weight)
+    optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    for parameter in trained:
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
-            **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
+            **{moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")},
         }
     return optimizer
 
