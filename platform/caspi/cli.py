@@ -61,6 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--corpus", type=Path, required=True)
     train.add_argument("--output", type=Path, required=True, metavar="RUN")
     train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
+    train.add_argument(
+        "--profile", type=int, nargs="?", const=3, default=0, metavar="STEPS",
+        help="trace so many steps on each worker into RUN/profile; without a number, 3",
+    )  # fmt: skip
 
     evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus, with a report")
     _add_model(evaluate)
@@ -196,7 +200,12 @@ def _train(args: argparse.Namespace) -> None:
 
     recipe = load_recipe(args.recipe, overrides=args.overrides)
     result = training.train(
-        recipe, corpus=args.corpus, output=args.output, resume=args.resume, on_progress=Console().training
+        recipe,
+        corpus=args.corpus,
+        output=args.output,
+        resume=args.resume,
+        on_progress=Console().training,
+        profile_steps=args.profile,
     )
     best = "no validation split" if result.best_wer is None else f"best WER {result.best_wer:.1%} on validation"
     print(f"loss {result.loss_first:.3f} -> {result.loss_last:.3f}, {best}, {result.rtfx:.0f} x real time")

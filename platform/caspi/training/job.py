@@ -32,6 +32,7 @@ class Job:
     run_id: str
     judges_aside: bool = False
     memory_limit: MemoryLimit | None = None
+    profile_steps: int = 0  # of which each rank writes a trace
 
 
 @dataclass(frozen=True, slots=True)

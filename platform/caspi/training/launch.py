@@ -9,6 +9,7 @@ RUN/
   checkpoints/    what a run that was interrupted goes on from, see store.py
   ray/            what Ray Train keeps of each group of workers; nothing that is needed again
   progress.jsonl  what the console shows
+  profile/        traces of a few steps, where asked for
   seen/           which utterances each step saw, where the recipe asks for it
 """
 
@@ -37,6 +38,7 @@ from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
 from caspi.training.plan import plan_run
+from caspi.training.profiling import check_profile
 from caspi.training.resuming import check_output, check_same_run
 from caspi.training.store import storage_error
 
@@ -71,6 +73,7 @@ def train(
     resume: bool = False,
     on_progress: OnProgress | None = None,
     memory_limit: MemoryLimit | None = None,
+    profile_steps: int = 0,
 ) -> TrainResult:
     """Fine-tune `recipe.model` on a prepared corpus; the best model is at `output/model`.
 
@@ -78,6 +81,7 @@ def train(
         resume: go on with the run that `output` holds. Without it a folder that holds a run is refused.
         on_progress: called with each line of progress.jsonl as it is written.
         memory_limit: let memory run out on purpose, to see what comes of it.
+        profile_steps: trace so many steps on each worker, after the first ones, into `output/profile`.
 
     Raises:
         RequestError: the corpus, model or output folder is not what it must be; nothing was started.
@@ -94,12 +98,13 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
-            # Planned here only to refuse, before anything is started, a mixture that does not fit the corpus.
-            plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
+            # Planned here only to refuse, before anything is started, what does not fit the corpus.
+            plans = plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
+            check_profile(profile_steps, num_steps=sum(plan.num_steps for plan in plans))
             run_id = _run_id(recipe, opened, output, uri, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
             aside = _judges_aside(recipe)
-            job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
+            job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit, profile_steps)
             try:
                 with _following(output / progress.FILE_NAME, on_progress):
                     _run_to_the_end(job)
