@@ -6,7 +6,7 @@ Importing it imports torch and transformers.
 from caspi.model.batch import Batch, collate
 from caspi.model.conversion import to_native, to_qwen
 from caspi.model.features import log_mel, num_audio_tokens
-from caspi.model.loading import Loaded, find, load, load_prompter
+from caspi.model.loading import Loaded, describe, find, load, load_prompter
 from caspi.model.loss import Losses, loss_sums
 from caspi.model.prompt import NO_SPEECH, Example, Prompter
 from caspi.model.toy import build_toy
@@ -20,6 +20,7 @@ __all__ = [
     "Prompter",
     "build_toy",
     "collate",
+    "describe",
     "find",
     "load",
     "load_prompter",

@@ -94,7 +94,7 @@ def train(
     if resume:
         check_same_run(recipe, opened, output)
     with ray_session.connect(), tracking.server() as uri:
-        _check_resources(recipe.training)
+        check_resources(recipe.training)
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
@@ -120,7 +120,7 @@ def train(
     return result
 
 
-def _check_resources(training: Training) -> None:
+def check_resources(training: Training) -> None:
     """Refuse at once what a Ray of this machine alone can never give. A cluster may grow, so there Ray waits.
 
     Raises:
@@ -178,20 +178,21 @@ def _run_to_the_end(job: Job) -> None:
     Raises:
         CaspiError: what ended the run before its last step.
     """
-    while (outcome := _fit(job)).kind == "preempted":
+    outcome: Outcome
+    while (outcome := fit(job)).kind == "preempted":
         logger.warning("preempted: starting again from the newest checkpoint in %s", job.output / "checkpoints")
     if outcome.error is not None:
         raise outcome.error
 
 
-def _fit(job: Job) -> Outcome:
-    """Run Ray Train once. A CaspiError that a worker met is raised as itself."""
+def fit(job: Job, loop: Callable[[Job], Any] = train_loop) -> Any:
+    """Run Ray Train once; returns what `loop` does on rank 0. A CaspiError that a worker met is raised as itself."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     workers = job.recipe.training.workers
     trainer = TorchTrainer(
-        functools.partial(train_loop, job),
+        functools.partial(loop, job),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
             use_gpu=workers.use_gpu,
@@ -208,10 +209,9 @@ def _fit(job: Job) -> Outcome:
         ),
     )
     try:
-        outcome: Outcome = trainer.fit().return_value
+        return trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise _explain(error) from error
-    return outcome
 
 
 def _explain(error: Exception) -> CaspiError:

@@ -167,7 +167,7 @@ class Worker:
         peak_flops = peak * 1e12 if peak is not None else devices.peak_flops(self.device)
 
         def measure(seconds: Counter[str]) -> Local:
-            return Local(seconds, _peak_memory(self.device), peak_flops, sensors.latest if sensors else {})
+            return Local(seconds, peak_memory(self.device), peak_flops, sensors.latest if sensors else {})
 
         return Ranks(
             measure,
@@ -221,7 +221,7 @@ def from_rank_0(value: Any, world_size: int) -> Any:
     return values[0]
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that this rank has used so far: of the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
