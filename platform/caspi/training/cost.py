@@ -51,10 +51,16 @@ class Estimate:
     variant: Variant
     gradient_checkpointing: bool
     footprint: Footprint
-    mfu: float
-    steps_s: float
+    mfu: float  # at which computing_s is taken
+    computing_s: float
+    reading_s: float
     validation_s: float
     fits: bool
+
+    @property
+    def steps_s(self) -> float:
+        """A thread of each worker reads while the device computes: the slower of the two counts."""
+        return max(self.computing_s, self.reading_s)
 
     @property
     def hours(self) -> float:
@@ -184,14 +190,13 @@ def _estimate(
     )
     # What is computed twice takes its time and is no use.
     share = mfu if mfu is not None else _MFU[variant.mode] * flops / done
-    computing_s = flops / (gpu.peak_flops * share * surveyed.num_workers)
-    reading_s = surveyed.audio_s / (_READ_RTFX * surveyed.num_workers)  # beside it, in a thread of each worker
     return Estimate(
         variant=variant,
         gradient_checkpointing=recomputes,
         footprint=needed,
         mfu=share,
-        steps_s=max(computing_s, reading_s),
+        computing_s=flops / (gpu.peak_flops * share * surveyed.num_workers),
+        reading_s=surveyed.audio_s / (_READ_RTFX * surveyed.num_workers),
         validation_s=validated_s / (_VALIDATION_RTFX * surveyed.num_workers),
         fits=needed.total <= gpu.memory_gib * GIB,
     )

@@ -13,7 +13,7 @@ def of_gpu(plan: CostPlan, *, price_per_hour: float | None) -> str:
     """A table with a row for each variant. Without a price, the examples that Caspi knows are taken."""
     gpu = plan.gpu
     prices = {"cost": price_per_hour} if price_per_hour is not None else {"on demand": gpu.on_demand, "spot": gpu.spot}
-    head = ("variant", "weights", "trained", "recompute", "GiB a GPU", "fits", "MFU", "hours", *prices)
+    head = ("variant", "weights", "trained", "recompute", "GiB a GPU", "fits", "MFU", "bound by", "hours", *prices)
     rows = [_row(plan, estimate, list(prices.values())) for estimate in plan.estimates]
     used = ", ".join(f"{price:.2f} {name}" for name, price in prices.items())
     what = (
@@ -67,6 +67,7 @@ def _row(plan: CostPlan, estimate: Estimate, prices: Sequence[float]) -> tuple[s
         f"{estimate.footprint.total / GIB:.1f}",
         "yes" if estimate.fits else "no",
         f"{estimate.mfu:.0%}",
+        "reading" if estimate.reading_s > estimate.computing_s else "computing",
         f"{estimate.hours:.2f}",
         *(f"{plan.cost(estimate, price):,.2f}" for price in prices),
     )

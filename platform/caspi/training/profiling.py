@@ -100,7 +100,7 @@ class Trace:
         self._num_seen += 1
         if self._num_seen == self._first < self._end:
             # Backward passes and reading run in threads of their own.
-            config = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+            config = torch.profiler._ExperimentalConfig(profile_all_threads=True)
             self._profile = torch.profiler.profile(experimental_config=config)
             self._profile.start()
         return self._num_seen == self._end and self.close()
