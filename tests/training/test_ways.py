@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from caspi.errors import RecipeError, RequestError, RunError
-from caspi.model import Batch, load, load_config, loss_sums
+from caspi.model import Batch, describe, load, loss_sums
 from caspi.model.adapters import merged, native_weights
 from caspi.model.parts import layers, part_of
 from caspi.model.weights import digest
@@ -300,15 +300,15 @@ def test_only_the_chosen_layers_are_computed_twice_and_gradients_stay_the_same(s
 def test_layers_that_the_model_does_not_have_are_refused(start):
     asks = Training.model_validate({"gradient_checkpointing": {"decoder": [0, 3]}})
     with pytest.raises(RequestError, match=r"gradient_checkpointing\.decoder: asks for layers up to 3.* has 2"):
-        parameters.check(asks, load_config(start))
-    parameters.check(Training.model_validate({"gradient_checkpointing": {"decoder": [0, 2]}}), load_config(start))
+        parameters.check(asks, describe(start)[0])
+    parameters.check(Training.model_validate({"gradient_checkpointing": {"decoder": [0, 2]}}), describe(start)[0])
 
 
 def test_8bit_without_its_package_is_refused(start, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     asks = Training.model_validate(EIGHT_BIT)
     with pytest.raises(RequestError, match=r"bitsandbytes, which is not installed here; install caspi\[8bit\]"):
-        parameters.check(asks, load_config(start))
+        parameters.check(asks, describe(start)[0])
     with pytest.raises(RequestError, match="bitsandbytes"):
         Learner(start, EIGHT_BIT)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from caspi.model.batch import Batch, collate
     from caspi.model.conversion import to_native, to_qwen
     from caspi.model.features import log_mel
-    from caspi.model.loading import Loaded, find, load, load_config, load_prompter
+    from caspi.model.loading import Loaded, describe, find, load, load_prompter
     from caspi.model.loss import Losses, loss_sums
     from caspi.model.prompt import NO_SPEECH, Example, Prompter
     from caspi.model.toy import build_toy
@@ -25,9 +25,9 @@ __all__ = [
     "Prompter",
     "build_toy",
     "collate",
+    "describe",
     "find",
     "load",
-    "load_config",
     "load_prompter",
     "log_mel",
     "loss_sums",
@@ -41,7 +41,7 @@ _PLACES = {
     "batch": ("Batch", "collate"),
     "conversion": ("to_native", "to_qwen"),
     "features": ("log_mel",),
-    "loading": ("Loaded", "find", "load", "load_prompter"),
+    "loading": ("Loaded", "describe", "find", "load", "load_prompter"),
     "loss": ("Losses", "loss_sums"),
     "prompt": ("NO_SPEECH", "Example", "Prompter"),
     "toy": ("build_toy",),

@@ -218,6 +218,19 @@ class Checkpoints(Section):
     """The newest checkpoints; the best by WER is kept besides. Two at least: when one is damaged the other is used."""
 
 
+class Cost(Section):
+    """What a worker costs and what it could compute: for figures while a run goes on. Nothing of it changes the run."""
+
+    price_per_hour: float | None = Field(None, ge=0)
+    """Of one worker. A machine with eight GPUs at 22 an hour is 2.75. Default: no costs are shown."""
+
+    currency: str = "USD"
+
+    peak_tflops: float | None = Field(None, gt=0)
+    """What one worker's device could do, in 10^12 operations a second: MFU is a share of it. Default: for GPUs that are
+    known, the maker's figure for dense bf16; on CPUs a product of matrices, timed at the start."""
+
+
 class Training(Section):
     """Fine-tuning."""
 
@@ -264,6 +277,7 @@ class Training(Section):
     augmentation: Augmentation = Augmentation()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
+    cost: Cost = Cost()
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Self:

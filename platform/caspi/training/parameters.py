@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from caspi.errors import RequestError
 from caspi.model.adapters import add_adapters
+from caspi.model.flops import NOTHING, Parts
 from caspi.model.parts import layers, num_layers, num_layers_above, part_of
 from caspi.recipe.learning import GradientCheckpointing, Part, Rates
 from caspi.recipe.sections import Optimizer, Training
@@ -35,6 +36,16 @@ def check(settings: Training, config: Any) -> None:
             )
     if settings.optimizer.states == "8bit":
         eight_bit.check_installed()
+
+
+def recomputed(settings: GradientCheckpointing, config: Any) -> Parts:
+    """The share of each part's layers that gradient checkpointing computes a second time."""
+    shares = {}
+    for part in _CHECKPOINTED:
+        there = num_layers(config, part)
+        first, end = _bounds(settings, part, there)
+        shares[part] = (end - first) / there
+    return NOTHING._replace(**shares)
 
 
 def prepare(model: Any, settings: Training) -> None:

@@ -20,6 +20,7 @@ _FREE = (
     "training.checkpoints",
     "training.log_every_steps",
     "training.record_utterances",
+    "training.cost",
 )
 
 

@@ -4,6 +4,7 @@ A step in which some rank runs out of memory is done again by all of them in sma
 has been changed and nothing but a few totals sent, so the update comes out the same.
 """
 
+import dataclasses
 import enum
 import logging
 import math
@@ -16,8 +17,10 @@ import torch.distributed as dist
 
 from caspi.errors import TrainingError
 from caspi.model import Batch, loss_sums
+from caspi.model.flops import Workload
 from caspi.recipe.sections import Optimizer
 from caspi.training import eight_bit, parameters
+from caspi.training.profiling import StepClock
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class DoesNotFit(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one update did, the same on every rank."""
+    """What one update did: the same on every rank, but for `seconds`."""
 
     loss: float  # mean cross-entropy per supervised token of the global batch
     alignment_loss: float  # CTC, per supervised token likewise; zero where its weight is
@@ -47,6 +50,9 @@ class StepResult:
     num_tokens: int  # supervised
     audio_s: float
     padded_s: float  # what the micro-batches' rectangles hold
+    num_positions: float  # tokens with their padding: what the decoder computes
+    work: Workload  # what the utterances gave it to do
+    seconds: dict[str, float]  # of this rank, by the parts of a step
     num_halvings: int  # how often memory ran out on some rank before the step was done
     max_padded_s: float | None  # if it did: half of what ran out last, the most to try at once from now on
     stop: Stop  # what some rank asked for
@@ -82,12 +88,15 @@ def train_step(
     Raises:
         DoesNotFit: on every rank.
     """
+    clock = StepClock(objective.device)
     num_halvings, max_padded_s = 0, None
     while True:
-        optimizer.zero_grad(set_to_none=False)
-        totals = _accumulate(model, batches, objective)
+        with clock.part("optimizer"):
+            optimizer.zero_grad(set_to_none=False)
+        totals = _accumulate(model, batches, objective, clock)
         totals.ask(stop)
-        _sum_over_ranks([totals.values])
+        with clock.part("reduce"):
+            _sum_over_ranks([totals.values])
         if not totals["out_of_memory"]:
             break
         if totals["hopeless"]:
@@ -100,18 +109,23 @@ def train_step(
         max_padded_s = totals["failed_s"] / totals["out_of_memory"] / 2
         _release_memory(objective.device)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    _sum_over_ranks(gradients)
+    with clock.part("reduce"):
+        _sum_over_ranks(gradients)
     num_tokens = totals["num_tokens"]
-    torch._foreach_div_(gradients, num_tokens)
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
-    optimizer.step()
+    with clock.part("optimizer"):
+        torch._foreach_div_(gradients, num_tokens)
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
+        optimizer.step()
     return StepResult(
         loss=totals["cross_entropy"] / num_tokens,
         alignment_loss=totals["alignment"] / num_tokens,
-        grad_norm=float(grad_norm),
+        grad_norm=float(grad_norm),  # waits for the device, so the clock below need not
         num_tokens=int(num_tokens),
         audio_s=totals["audio_s"],
         padded_s=totals["padded_s"],
+        num_positions=totals["num_positions"],
+        work=Workload(*(totals[name] for name in _WORK)),
+        seconds=clock.seconds(),
         num_halvings=num_halvings,
         max_padded_s=max_padded_s,
         stop=totals.stop,
@@ -123,11 +137,15 @@ def halves(batch: Batch) -> Sequence[Batch]:
     return batch.halves() if batch.num_utterances > 1 else (batch,)
 
 
+_WORK = tuple(field.name for field in dataclasses.fields(Workload))
+
+
 class _Totals:
     """Sums over micro-batches and then over ranks, in one message."""
 
     _NAMES = (
-        *("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s"),
+        *("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s", "num_positions"),
+        *_WORK,
         *("out_of_memory", "failed_s", "hopeless"),  # ranks that ran out, over how much audio, and of one utterance
     )
 
@@ -150,12 +168,12 @@ class _Totals:
         return max(wish for wish in Stop if wishes[wish])
 
 
-def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _Totals:
+def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective, clock: StepClock) -> _Totals:
     """Run this rank's micro-batches forward and backward. Stops at the first for which there is no memory."""
     totals = _Totals(objective.device)
     for batch in batches:
         try:
-            totals.add(**_forward_backward(model, batch.to(objective.device), objective))
+            totals.add(**_forward_backward(model, batch, objective, clock))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -170,23 +188,29 @@ def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _
     return totals
 
 
-def _forward_backward(model: Any, batch: Batch, objective: Objective) -> dict[str, float]:
+def _forward_backward(model: Any, batch: Batch, objective: Objective, clock: StepClock) -> dict[str, float]:
     if objective.before_forward is not None:
         objective.before_forward(batch)
-    with torch.autocast(objective.device.type, dtype=objective.autocast, enabled=objective.autocast is not None):
+    with_alignment = objective.alignment_weight > 0
+    autocast = torch.autocast(objective.device.type, dtype=objective.autocast, enabled=objective.autocast is not None)
+    with clock.part("forward"), autocast:
         losses = loss_sums(
             model,
-            batch,
-            with_alignment=objective.alignment_weight > 0,
+            batch.to(objective.device),
+            with_alignment=with_alignment,
             label_smoothing=objective.label_smoothing,
         )
-    (losses.objective + objective.alignment_weight * losses.alignment).backward()
+    with clock.part("backward"):
+        (losses.objective + objective.alignment_weight * losses.alignment).backward()
+    # The rest is asked of the batch on the CPU: nothing waits for the device but the two sums.
     return {
         "cross_entropy": losses.cross_entropy.item(),
         "alignment": losses.alignment.item(),
         "num_tokens": batch.num_supervised,
         "audio_s": batch.audio_s,
         "padded_s": batch.padded_s,
+        "num_positions": batch.num_tokens,
+        **dataclasses.asdict(Workload.of_batch(model.config, batch, with_alignment=with_alignment)),
     }
 
 

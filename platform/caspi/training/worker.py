@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch.distributed as dist
 
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
-from caspi.training import checkpoint, parameters
+from caspi.model.flops import trained_shares, training_flops
+from caspi.training import checkpoint, devices, parameters
 from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
@@ -167,10 +169,19 @@ class Worker:
         context = ray.train.get_context()
         sensors = Sensors(f"node_{context.get_node_rank()}") if context.get_local_rank() == 0 else None
 
-        def measure(wait_s: float) -> Local:
-            return Local(wait_s, _peak_memory(self.device), sensors.latest if sensors else {})
+        settings, config = self.job.recipe.training, self.loaded.model.config
+        trained = trained_shares(self.loaded.model)
+        peak = settings.cost.peak_tflops
+        peak_flops = peak * 1e12 if peak is not None else devices.peak_flops(self.device)
 
-        return Ranks(measure, gather=lambda local: gather(local, self.world_size))
+        def measure(seconds: Counter[str]) -> Local:
+            return Local(seconds, peak_memory(self.device), peak_flops, sensors.latest if sensors else {})
+
+        return Ranks(
+            measure,
+            gather=lambda local: gather(local, self.world_size),
+            flops=lambda work: training_flops(config, work, trained=trained),
+        )
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """The batches of the plan, cut to what memory has been found to hold."""
@@ -218,7 +229,7 @@ def from_rank_0(value: Any, world_size: int) -> Any:
     return values[0]
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that this rank has used so far: of the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
