@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_planned_with_layers_recomputed_and_may_still_not_f
     assert {estimate.variant.name for estimate in small.estimates if estimate.fits} >= {"0.6B full", "0.6B LoRA 16"}
     said = of_gpu(small, price_per_hour=None).splitlines()
     (row,) = [line for line in said if line.startswith("1.7B full")]
-    assert row.split()[2:9] == ["2,038", "M", "2,038.2", "M", "all", f"{full.footprint.total / GIB:.1f}", "no"]
+    assert row.split()[2:9] == ["2,038", "M", "2,038.1", "M", "all", f"{full.footprint.total / GIB:.1f}", "no"]
 
 
 def test_a_toy_is_planned_with_its_own_tokenizer_and_no_other_size(recipe: Recipe, corpus: Corpus):
