@@ -54,7 +54,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for the start of a run and two checkpoints, not for a third beside them."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3000k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1900k", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system needs rights that this user lacks")
     yield folder
