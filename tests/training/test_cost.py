@@ -11,7 +11,7 @@ import torch
 
 from caspi.corpus import Corpus
 from caspi.errors import RequestError
-from caspi.model import Batch, Loaded, build_toy, collate, load_prompter, log_mel, loss_sums, num_audio_tokens
+from caspi.model import Batch, Loaded, build_toy, collate, load_prompter, loss_sums, num_audio_tokens
 from caspi.model.flops import ALL_LAYERS, EVERYTHING, NOTHING, Workload, empty_model, num_parameters, training_flops
 from caspi.model.released import SIZES, released_config
 from caspi.recipe import Recipe
@@ -44,7 +44,7 @@ def batch_of(loaded: Loaded, num_utterances: int) -> Batch:
     """Eight seconds each: one window of the encoder, no padding."""
     clips = [np.random.default_rng(0).standard_normal(8 * 16000).astype(np.float32)] * num_utterances
     example = loaded.prompter.example(TEXT, num_audio_tokens=num_audio_tokens(len(clips[0])), language="Hebrew")
-    return collate([example] * num_utterances, log_mel(clips), pad_id=loaded.prompter.pad_id, audio_s=1.0)
+    return collate([example] * num_utterances, clips, pad_id=loaded.prompter.pad_id)
 
 
 def kept_bytes(loaded: Loaded, batch: Batch, *, autocast: bool) -> int:
