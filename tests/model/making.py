@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from caspi.model import Batch, Example, Prompter, collate, num_audio_tokens
-from caspi.model.batch import Collation
+from caspi.recipe.sections import Collation
 
 
 def noise(seconds: float, *, seed: int = 0) -> np.ndarray:

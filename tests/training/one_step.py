@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 
 from caspi.model import Batch, Loaded, build_toy, collate, load, num_audio_tokens
-from caspi.model.batch import Collation
-from caspi.recipe.sections import Optimizer, Toy
+from caspi.recipe.sections import Collation, Optimizer, Toy
 from caspi.training.step import Objective, build_optimizer, train_step
 
 NUM_UTTERANCES = 64

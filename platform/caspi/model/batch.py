@@ -9,7 +9,6 @@ Legend: B utterances, R rows, S positions of a row.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ import torch
 from caspi.audio import SAMPLE_RATE
 from caspi.model.features import Features, Sound
 from caspi.model.prompt import Example
+from caspi.recipe.sections import Collation
 
 IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and in transformers
-
-Collation = Literal["packed", "bucketed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,9 @@ import torch
 from caspi import audio
 from caspi.errors import AudioError, TrainingError
 from caspi.model import Batch, Example, Prompter, collate, num_audio_tokens
-from caspi.model.batch import Collation
 from caspi.model.features import Sound
 from caspi.model.prompt import NO_SPEECH
-from caspi.recipe.sections import Augmentation
+from caspi.recipe.sections import Augmentation, Collation
 from caspi.text import language_name
 from caspi.training.augment import augment_samples, draw_masks
 from caspi.training.context import ContextMaker, Vocabulary

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.model.flops import trained_shares, training_flops
-from caspi.training import checkpoint, devices, parameters
+from caspi.training import checkpoint, collating, devices, parameters
 from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
@@ -83,6 +83,7 @@ class Worker:
             augmentation=recipe.training.augmentation,
             context=ContextMaker(recipe.training.context, loaded.prompter),
             seed=recipe.training.seed,
+            collation=collating.agreed(gather(collating.fitting(recipe.training, device), world_size)),
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
         return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner)
@@ -118,6 +119,7 @@ class Worker:
                     world_size=self.world_size,
                     max_micro_batch_s=bounds.max_micro_batch_s,
                     max_micro_batch_tokens=bounds.max_micro_batch_tokens,
+                    collation=self.maker.collation,
                 )
                 yield Planned(epoch, groups, sum(float(plan.lengths(group)[0].sum()) for group in groups))
 
