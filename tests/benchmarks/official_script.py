@@ -26,7 +26,7 @@ from transformers import Qwen2Tokenizer
 from caspi import audio, ray_session, synthesis
 from caspi.corpus import Corpus, prepare
 from caspi.corpus.format import Utterance
-from caspi.model import Batch, Example, Loaded, Prompter, build_toy, collate, log_mel, loss_sums, num_audio_tokens
+from caspi.model import Batch, Example, Loaded, Prompter, build_toy, collate, loss_sums, num_audio_tokens
 from caspi.model.batch import IGNORED
 from caspi.recipe import load_recipe
 from caspi.recipe.sections import Toy
@@ -195,8 +195,7 @@ def official_loss(model: Any, rows: OfficialRows, batch: Batch) -> float:
 def make(prompter: Prompter, utterances: Sequence[Utterance]) -> tuple[Batch, list[Example]]:
     clips = [audio.decode(each.audio, source=each.utterance_id).samples for each in utterances]
     examples = [example(prompter, each, len(clip)) for each, clip in zip(utterances, clips, strict=True)]
-    audio_s = sum(each.duration_s for each in utterances)
-    return collate(examples, log_mel(clips), pad_id=prompter.pad_id, audio_s=audio_s), examples
+    return collate(examples, clips, pad_id=prompter.pad_id), examples
 
 
 def example(prompter: Prompter, utterance: Utterance, num_samples: int) -> Example:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from caspi.model import Example, Loaded, build_toy, collate, log_mel, loss_sums, num_audio_tokens
+from caspi.model import Example, Loaded, build_toy, collate, loss_sums, num_audio_tokens
 from caspi.model.batch import IGNORED
 from caspi.recipe.sections import Toy
 from tests.benchmarks.official_script import micro_batches, official_loss, official_rows
@@ -28,7 +28,7 @@ def test_alone_the_two_losses_are_one():
     toy = Loaded.wrap(*build_toy(sizes, texts=["שלום עולם"], language="Hebrew", seed=1))
     clip = (np.random.default_rng(0).standard_normal(20_000) * 0.1).astype(np.float32)
     example = toy.prompter.example("שלום", num_audio_tokens=num_audio_tokens(len(clip)), language="Hebrew")
-    batch = collate([example], log_mel([clip]), pad_id=toy.prompter.pad_id, audio_s=1.25)
+    batch = collate([example], [clip], pad_id=toy.prompter.pad_id)
     ours = loss_sums(toy.model, batch).cross_entropy.item() / batch.num_supervised
     rows = official_rows([example], toy.prompter.pad_id)
     assert rows.num_not_target == 0

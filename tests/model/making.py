@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caspi.model import Batch, Example, Prompter, collate, log_mel, num_audio_tokens
+from caspi.model import Batch, Example, Prompter, collate, num_audio_tokens
+from caspi.recipe.sections import Collation
 
 
 def noise(seconds: float, *, seed: int = 0) -> np.ndarray:
@@ -18,6 +19,7 @@ def batch_of(
     *,
     languages: Sequence[str] | None = None,
     contexts: Sequence[str] | None = None,
+    collation: Collation = "bucketed",
 ) -> Batch:
     examples: list[Example] = [
         prompter.example(text, num_audio_tokens=num_audio_tokens(len(samples)), language=language, context=context)
@@ -25,5 +27,4 @@ def batch_of(
             clips, texts, languages or ["Hebrew"] * len(clips), contexts or [""] * len(clips), strict=True
         )
     ]
-    audio_s = sum(len(samples) for samples in clips) / 16000
-    return collate(examples, log_mel(clips), pad_id=prompter.pad_id, audio_s=audio_s)
+    return collate(examples, clips, pad_id=prompter.pad_id, collation=collation)

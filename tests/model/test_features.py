@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen3ASRFeatureExtractor
 
 from caspi.model import Loaded, log_mel, num_audio_tokens
-from caspi.model.loss import encode
+from caspi.model.forward import encode
 
 LENGTHS = (100, 5_000, 8_000, 15_999, 16_000, 16_161, 40_321, 16_000 * 9 + 777, 16_000 * 17)
 

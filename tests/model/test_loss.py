@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from caspi.model import NO_SPEECH, Batch, Loaded, loss_sums
 from caspi.model.batch import IGNORED
-from caspi.model.loss import encode
+from caspi.model.forward import encode
 from tests.model.making import batch_of, noise
 
 

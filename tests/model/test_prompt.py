@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from caspi.errors import ModelError
-from caspi.model import Loaded, Prompter, collate, log_mel, num_audio_tokens
+from caspi.model import Loaded, Prompter, collate, num_audio_tokens
 from caspi.model.batch import IGNORED
 
 WORDS = ["שלום", "עולם", 'צה"ל', "בית-ספר", "ילד", "3.5", "Qwen", "hello", "!", "\u05d0\u05b8", "🙂", "ד'"]
@@ -24,7 +24,7 @@ def test_supervised_positions_of_a_mixed_batch_decode_to_exactly_the_target(prom
         prompter.example(text, num_audio_tokens=num_audio_tokens(len(samples)), language="Hebrew", context=context)
         for text, samples, context in zip(texts, clips, contexts, strict=True)
     ]
-    batch = collate(examples, log_mel(clips), pad_id=prompter.pad_id, audio_s=1.0)
+    batch = collate(examples, clips, pad_id=prompter.pad_id)
     for row, text in enumerate(texts):
         supervised = batch.labels[row][batch.labels[row] != IGNORED]
         written = prompter.tokenizer.decode(supervised, skip_special_tokens=False)

@@ -1,9 +1,10 @@
-"""An update as one of several processes, once for each size of micro-batches. Started by test_layout.py.
+"""An update as one of several processes, for each collation and size of micro-batches. Started by test_layout.py.
 
 python -m tests.training.one_step MODEL OUTPUT SIZE...
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -13,11 +14,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from caspi.model import Batch, Loaded, build_toy, collate, load, log_mel, num_audio_tokens
-from caspi.recipe.sections import Optimizer, Toy
+from caspi.model import Batch, Loaded, build_toy, collate, load, num_audio_tokens
+from caspi.recipe.sections import Collation, Optimizer, Toy
 from caspi.training.step import Objective, build_optimizer, train_step
 
 NUM_UTTERANCES = 64
+COLLATIONS: tuple[Collation, ...] = ("packed", "bucketed")
 WORDS = ["שלום", "ילד", "הולך", "הביתה", "עכשיו", "כן", "לא", "גדולה", "ים", "עיר"]
 
 
@@ -41,7 +43,7 @@ def utterances() -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def batches(loaded: Loaded, rank: int, world_size: int, per_batch: int) -> list[Batch]:
+def batches(loaded: Loaded, rank: int, world_size: int, per_batch: int, collation: Collation) -> list[Batch]:
     mine = utterances()[rank::world_size]
     return [
         collate(
@@ -49,9 +51,9 @@ def batches(loaded: Loaded, rank: int, world_size: int, per_batch: int) -> list[
                 loaded.prompter.example(text, num_audio_tokens=num_audio_tokens(len(clip)), language="Hebrew")
                 for text, clip in group
             ],
-            log_mel([clip for _, clip in group]),
+            [clip for _, clip in group],
             pad_id=loaded.prompter.pad_id,
-            audio_s=sum(len(clip) for _, clip in group) / 16000,
+            collation=collation,
         )
         for group in (mine[start : start + per_batch] for start in range(0, len(mine), per_batch))
     ]
@@ -62,15 +64,16 @@ def main(model: str, output: str, *sizes: str) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = dist.FileStore(os.environ["STORE"], world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    for size in map(int, sizes):
+    for collation, size in itertools.product(COLLATIONS, map(int, sizes)):
         loaded = load(model)
         loaded.model.train()
         optimizer = build_optimizer(loaded.model, Optimizer(learning_rate=5e-4))
         objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=1.0)
-        result = train_step(loaded.model, optimizer, batches(loaded, rank, world_size, size), objective)
+        mine = batches(loaded, rank, world_size, size, collation)
+        result = train_step(loaded.model, optimizer, mine, objective)
         if rank == 0:
-            (Path(output) / f"{size}.json").write_text(json.dumps(dataclasses.asdict(result)))
-            torch.save(dict(loaded.model.named_parameters()), Path(output) / f"{size}.pt")
+            (Path(output) / f"{collation}-{size}.json").write_text(json.dumps(dataclasses.asdict(result)))
+            torch.save(dict(loaded.model.named_parameters()), Path(output) / f"{collation}-{size}.pt")
     dist.destroy_process_group()
 
 

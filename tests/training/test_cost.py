@@ -11,11 +11,11 @@ import torch
 
 from caspi.corpus import Corpus
 from caspi.errors import RequestError
-from caspi.model import Batch, Loaded, build_toy, collate, load_prompter, log_mel, loss_sums, num_audio_tokens
+from caspi.model import Batch, Loaded, build_toy, collate, load_prompter, loss_sums, num_audio_tokens
 from caspi.model.flops import ALL_LAYERS, EVERYTHING, NOTHING, Workload, empty_model, num_parameters, training_flops
 from caspi.model.released import SIZES, released_config
 from caspi.recipe import Recipe
-from caspi.recipe.sections import Toy
+from caspi.recipe.sections import Collation, Toy
 from caspi.training import train
 from caspi.training.context import ContextMaker
 from caspi.training.cost import CostPlan, _adapted_widths, plan_cost
@@ -44,7 +44,7 @@ def batch_of(loaded: Loaded, num_utterances: int) -> Batch:
     """Eight seconds each: one window of the encoder, no padding."""
     clips = [np.random.default_rng(0).standard_normal(8 * 16000).astype(np.float32)] * num_utterances
     example = loaded.prompter.example(TEXT, num_audio_tokens=num_audio_tokens(len(clips[0])), language="Hebrew")
-    return collate([example] * num_utterances, log_mel(clips), pad_id=loaded.prompter.pad_id, audio_s=1.0)
+    return collate([example] * num_utterances, clips, pad_id=loaded.prompter.pad_id)
 
 
 def kept_bytes(loaded: Loaded, batch: Batch, *, autocast: bool) -> int:
@@ -120,20 +120,26 @@ def test_lora_is_counted_at_every_product_of_the_layers(size: str):
 # --- a run ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_survey_is_what_training_will_compute(recipe: Recipe, corpus: Corpus, toy_model: Path, tmp_path: Path):
+@pytest.mark.parametrize("collation", ["packed", "bucketed"])
+def test_the_survey_is_what_training_will_compute(
+    recipe: Recipe, corpus: Corpus, toy_model: Path, tmp_path: Path, collation: Collation
+):
     """Against every batch that the run would make, where augmentation and contexts change no length."""
     plain = changed(recipe, augmentation=NO_AUGMENTATION, context={"share": 0}, alignment_weight=1.0)
     training, config = plain.training, toy().model.config
     prompter = load_prompter(toy_model)
     index = LengthIndex.build(corpus, prompter, tmp_path / "lengths")
     plans = plan_run(index, training)
-    found = survey(plans, training, config, num_workers=2, num_prompt_tokens=len(prompter.prompt(0)))
+    found = survey(
+        plans, training, config, num_workers=2, num_prompt_tokens=len(prompter.prompt(0)), collation=collation
+    )
     maker = BatchMaker(
         reader=ShardReader.of_index(corpus, index, max_open_shards=8),
         prompter=prompter,
         augmentation=training.augmentation,
         context=ContextMaker(training.context, prompter),
         seed=training.seed,
+        collation=collation,
     )
     bound_s = training.batches.max_micro_batch_s
     batches = [
@@ -141,7 +147,7 @@ def test_the_survey_is_what_training_will_compute(recipe: Recipe, corpus: Corpus
         for epoch, plan in enumerate(plans)
         for step in range(plan.num_steps)
         for rank in (0, 1)
-        for group in plan.micro_batches(step, rank=rank, world_size=2, max_micro_batch_s=bound_s)
+        for group in plan.micro_batches(step, rank=rank, world_size=2, max_micro_batch_s=bound_s, collation=collation)
     ]
     works = [Workload.of_batch(config, batch, with_alignment=True) for batch in batches]
     assert found.num_steps == len(found.step_work) == sum(plan.num_steps for plan in plans)
@@ -154,7 +160,7 @@ def test_the_survey_is_what_training_will_compute(recipe: Recipe, corpus: Corpus
         max(int(work.audio_tokens) for work in works),
         max(int(work.logits) for work in works),
     )
-    assert 0.5 < found.packing_efficiency < 1
+    assert found.packing_efficiency == 1 if collation == "packed" else 0.5 < found.packing_efficiency < 1
 
 
 def test_augmentation_and_contexts_make_the_largest_batch_larger(

@@ -31,9 +31,12 @@ def finished(short: Recipe, corpus: Corpus, uri: str, tmp_path_factory: pytest.T
     return output
 
 
-def test_memory_that_runs_out_on_one_of_two_changes_nothing(short, corpus: Corpus, uri: str, finished, tmp_path: Path):
+@pytest.mark.parametrize("collation", ["packed", "bucketed"])
+def test_memory_that_runs_out_on_one_of_two_changes_nothing(
+    short, corpus: Corpus, uri: str, finished, tmp_path: Path, collation: str
+):
     output = tmp_path / "run"
-    two = changed(short, workers={"num_workers": 2})
+    two = changed(short, workers={"num_workers": 2}, batches={"collation": collation})
     train(two, corpus=corpus.path, output=output, memory_limit=MemoryLimit(rank=1, step=3, max_padded_s=1.5))
     assert steps(output) == steps(finished)
     assert difference(output, finished) < 1e-5

@@ -1,6 +1,9 @@
 """Feeding: repeatable augmentation, batches in the plan's order, errors where they belong."""
 
 import shutil
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from caspi import audio
 from caspi.corpus import Corpus
 from caspi.errors import TrainingError
 from caspi.model import Batch, Prompter, load_prompter
 from caspi.model.loss import IGNORED
 from caspi.recipe import Recipe
-from caspi.recipe.sections import Augmentation, Batches, Context, Mixture
+from caspi.recipe.sections import Augmentation, Batches, Collation, Context, Mixture
 from caspi.training.augment import augment_samples
 from caspi.training.context import ContextMaker
 from caspi.training.draws import draw
-from caspi.training.feed import BatchMaker, ahead
+from caspi.training.feed import BatchMaker, Planned, ahead
 from caspi.training.items import silence_items, utterance_items
 from caspi.training.lengths import LengthIndex
 from caspi.training.plan import plan_run
@@ -66,13 +71,16 @@ def test_an_error_is_raised_at_its_item():
         next(items)
 
 
-def test_leaving_early_ends_the_thread():
-    import threading
+def feeding() -> list[str]:
+    """Threads of a feed that are alive."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("feed", "decode"))]
 
+
+def test_leaving_early_ends_the_thread():
     items = ahead(lambda: iter(range(1000)))
     next(items)
     items.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "feed"]
+    assert not feeding()
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -198,3 +206,96 @@ def test_batches_stay_within_their_bounds_whatever_is_done_to_them(
                 assert len(items) == 1 or len(items) * frames / 100 <= 12.0
                 assert len(items) == 1 or batch.input_ids.numel() <= 600
     assert max(sizes) > 2
+
+
+def test_masks_hide_bands_and_spans_of_each_clip(maker: BatchMaker):
+    """The same ones in every batch; hidden is zero, and the rest stays as it is."""
+    settings = Augmentation(frequency_masks=2, frequency_mask_bins=30, time_masks=2, time_mask_share=0.3)
+    masked = replace(maker, augmentation=settings)
+    plain, hidden = (each.make(np.arange(6), epoch=3).features for each in (maker, masked))
+    is_hidden = (hidden.values == 0) & (plain.values != 0)
+    assert is_hidden.any(dim=(1, 2)).all()
+    torch.testing.assert_close(hidden.values[~is_hidden], plain.values[~is_hidden])
+    for row, frames in enumerate(plain.num_frames):
+        places = is_hidden[row, :, :frames]
+        bands, spans = places.all(1), places.all(0)
+        assert bands.any() or spans.any()
+        assert torch.equal(places, bands[:, None] | spans[None])
+    alone = masked.make(np.array([4]), epoch=3).features
+    torch.testing.assert_close(alone.values[0], hidden.values[4, :, : alone.values.shape[-1]])
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def planned(*groups: list[int], audio_s: float = 1.0) -> Iterator[Planned]:
+    """Each group is a step of one micro-batch."""
+    return (Planned(0, [np.array(group)], audio_s) for group in groups)
+
+
+@pytest.mark.parametrize("collation", ["packed", "bucketed"])
+def test_shares_do_not_depend_on_which_thread_is_done_first(maker: BatchMaker, monkeypatch, collation: Collation):
+    lively = replace(maker, augmentation=ALL, collation=collation)
+    steps = [[3, 0, 7], [1], [5, 2, 4, 6], [8, *silence_items(0, 2)]]
+    alone = [lively.make(np.array(step), epoch=0) for step in steps]
+    decode, random = audio.decode, np.random.default_rng(0)
+
+    def slowly(encoded: bytes, *, source: str) -> audio.Audio:
+        time.sleep(random.uniform(0, 0.05))
+        return decode(encoded, source=source)
+
+    monkeypatch.setattr(audio, "decode", slowly)
+    shares = list(lively.shares(planned(*steps), num_threads=4))
+    assert [share.items.tolist() for share in shares] == steps
+    for share, expected in zip(shares, alone, strict=True):
+        (batch,) = share.batches
+        assert torch.equal(batch.input_ids, expected.input_ids)
+        assert torch.equal(batch.labels, expected.labels)
+        assert torch.equal(batch.sound.signal, expected.sound.signal)
+
+
+def test_a_share_may_be_empty(maker: BatchMaker):
+    (share,) = maker.shares(iter([Planned(0, [], 0.0)]), num_threads=1)
+    assert share.batches == []
+    assert len(share.items) == 0
+
+
+def test_what_is_read_ahead_is_bounded_by_its_audio(maker: BatchMaker):
+    """Ten seconds a step, and 600 may wait; each share that is taken makes room for another."""
+    begun: list[int] = []
+
+    def endless() -> Iterator[Planned]:
+        while True:
+            begun.append(len(begun))
+            yield Planned(0, [np.array([0])], 10.0)
+
+    shares = maker.shares(endless(), num_threads=2)
+    for taken in range(1, 6):
+        next(shares)
+        assert len(begun) == 60 + taken
+    shares.close()
+    assert not feeding()
+
+
+def test_a_share_that_is_larger_than_the_bound_is_made_all_the_same(maker: BatchMaker):
+    shares = maker.shares(planned([0], [1], [2], audio_s=5000.0), num_threads=2)
+    assert [share.items.tolist() for share in shares] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("what", ["audio", "shard"])
+def test_damage_is_an_error_at_its_own_step(maker: BatchMaker, monkeypatch, what: str):
+    """Not before: the steps that come first are whole."""
+    read = ShardReader.read
+
+    def broken(reader: ShardReader, position: int):
+        row = read(reader, position)
+        if position == 5 and what == "shard":
+            raise TrainingError("shard is gone")
+        return replace(row, encoded=row.encoded[:100]) if position == 5 else row
+
+    monkeypatch.setattr(ShardReader, "read", broken)
+    shares = maker.shares(planned([0], [1, 2], [3, 5], [4]), num_threads=3)
+    assert [next(shares).items.tolist() for _ in range(2)] == [[0], [1, 2]]
+    with pytest.raises(TrainingError, match="damaged audio" if what == "audio" else "shard is gone"):
+        next(shares)
+    assert not feeding()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caspi.model import Batch, Loaded, build_toy, collate, log_mel, loss_sums, num_audio_tokens
+from caspi.model import Batch, Loaded, build_toy, collate, loss_sums, num_audio_tokens
 from caspi.recipe.sections import Optimizer, Toy
 from caspi.training.step import DoesNotFit, Objective, Stop, build_optimizer, learning_rate, train_step
 
@@ -32,7 +32,7 @@ def batch_of(toy: Loaded, clips: list[np.ndarray], rows: list[int]) -> Batch:
         toy.prompter.example(TEXTS[row], num_audio_tokens=num_audio_tokens(len(clips[row])), language="Hebrew")
         for row in rows
     ]
-    return collate(examples, log_mel([clips[row] for row in rows]), pad_id=toy.prompter.pad_id, audio_s=1.0)
+    return collate(examples, [clips[row] for row in rows], pad_id=toy.prompter.pad_id)
 
 
 def update(toy: Loaded, clips: list[np.ndarray], split: list[list[int]], *, stop: Stop = Stop.NO, **settings):

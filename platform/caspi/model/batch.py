@@ -1,36 +1,44 @@
-"""What one forward pass of training reads: prompts, labels and features of several utterances, padded on the right.
+"""What one forward pass of training reads: prompts, labels and the sound of several utterances.
 
-Legend: B utterances, S tokens, M mel bins, T mel frames.
+There are two collations. Bucketed utterances are rows of a rectangle, padded on the right, and should be of similar
+length. Packed ones lie end to end in a single row without padding; attention keeps them apart.
+
+Legend: B utterances, R rows, S positions of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP
-from caspi.model.features import Features
+from caspi.model.features import Features, Sound
 from caspi.model.prompt import Example
+from caspi.recipe.sections import Collation
 
 IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and in transformers
-
-_FRAMES_PER_S = SAMPLE_RATE // HOP
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Utterances of one forward pass, padded on the right."""
+    """Utterances of one forward pass."""
 
-    input_ids: torch.Tensor  # (B, S) int64
-    labels: torch.Tensor  # (B, S) int64, IGNORED outside the targets; not shifted
+    input_ids: torch.Tensor  # (R, S) int64; R is B, or 1 where they are packed
+    labels: torch.Tensor  # (R, S) int64, IGNORED outside the targets; not shifted
     texts: tuple[torch.Tensor, ...]  # B of (tokens of the transcript alone,)
-    features: Features
-    audio_s: float  # of all utterances, padding not included
+    sound: Sound
+    lengths: tuple[int, ...]  # B: tokens of each utterance
 
     @property
     def num_utterances(self) -> int:
-        return len(self.texts)
+        return len(self.lengths)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a row holds several utterances."""
+        return len(self.input_ids) < self.num_utterances
 
     @property
     def num_supervised(self) -> int:
@@ -44,26 +52,42 @@ class Batch:
     @property
     def num_real_tokens(self) -> int:
         """Positions of prompts and targets, without padding."""
-        return int(self.row_tokens().sum())
+        return sum(self.lengths)
+
+    @property
+    def features(self) -> Features:
+        """Log-mel spectrograms, computed where the batch lies each time that they are asked for."""
+        return self.sound.features()
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of all utterances, padding not included."""
+        return sum(self.sound.num_samples) / SAMPLE_RATE
 
     @property
     def padded_s(self) -> float:
-        """Seconds of audio in the rectangle: utterances times the longest of them."""
-        return self.num_utterances * int(self.features.mask.sum(-1).max()) / _FRAMES_PER_S
+        """Seconds of audio that the batch takes room for: bucketed, utterances times the longest of them."""
+        if self.is_packed:
+            return self.audio_s
+        return self.num_utterances * max(self.sound.num_samples) / SAMPLE_RATE
 
-    def to(self, device: torch.device) -> "Batch":
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """Every tensor changed."""
         return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            tuple(text.to(device, non_blocking=True) for text in self.texts),
-            self.features.to(device),
-            self.audio_s,
+            change(self.input_ids),
+            change(self.labels),
+            tuple(map(change, self.texts)),
+            self.sound.map(change),
+            self.lengths,
         )
 
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """The same utterances in two batches, each as wide as its own longest. Sums of losses add up to the whole's.
+    def to(self, device: torch.device) -> "Batch":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-        Where the whole does not fit into memory. `audio_s` is divided as the mel frames are.
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """The same utterances in two batches, collated as these are. Sums of losses add up to the whole's.
+
+        Where the whole does not fit into memory.
 
         Raises:
             ValueError: there is only one utterance.
@@ -71,30 +95,38 @@ class Batch:
         if self.num_utterances < 2:
             raise ValueError("a batch of one utterance cannot be halved; expected two or more")
         middle = self.num_utterances // 2
-        first_s = self.audio_s * float(self.features.mask[:middle].sum() / self.features.mask.sum())
-        return self._rows(slice(middle), first_s), self._rows(slice(middle, None), self.audio_s - first_s)
+        return self._part(0, middle), self._part(middle, self.num_utterances)
 
-    def _rows(self, rows: slice, audio_s: float) -> "Batch":
-        width = int(self.row_tokens()[rows].max())
-        frames = int(self.features.mask[rows].sum(-1).max())
-        frames += -frames % FRAMES_PER_CHUNK  # the encoder reads whole seconds
-        features = Features(self.features.values[rows, :, :frames], self.features.mask[rows, :frames])
-        return Batch(self.input_ids[rows, :width], self.labels[rows, :width], self.texts[rows], features, audio_s)
-
-    def row_tokens(self) -> torch.Tensor:
-        """Tokens of each row without padding: it ends with the last supervised one, its end of turn."""
-        places = torch.arange(1, self.labels.shape[1] + 1, device=self.labels.device)
-        return (places * (self.labels != IGNORED)).amax(-1)  # (B, S) -> (B,)
+    def _part(self, first: int, end: int) -> "Batch":
+        lengths = self.lengths[first:end]
+        if self.is_packed:
+            start = sum(self.lengths[:first])
+            here = (slice(None), slice(start, start + sum(lengths)))
+        else:
+            here = (slice(first, end), slice(max(lengths)))
+        return Batch(
+            self.input_ids[here], self.labels[here], self.texts[first:end], self.sound.part(first, end), lengths
+        )
 
 
-def collate(examples: Sequence[Example], features: Features, *, pad_id: int, audio_s: float) -> Batch:
-    """Join examples into one padded batch. Each may have its own language, context, or no speech in it."""
-    width = max(len(example.prompt_ids) + len(example.target_ids) for example in examples)
-    input_ids = torch.full((len(examples), width), pad_id)
-    labels = torch.full((len(examples), width), IGNORED)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt_ids), len(example.prompt_ids) + len(example.target_ids)
-        input_ids[row, :end] = torch.tensor(example.prompt_ids + example.target_ids)
-        labels[row, start:end] = torch.tensor(example.target_ids)
+def collate(
+    examples: Sequence[Example], sound: Sound | Sequence[np.ndarray], *, pad_id: int, collation: Collation = "bucketed"
+) -> Batch:
+    """Join examples into one batch. Each may have its own language, context, or no speech in it.
+
+    Args:
+        sound: of the examples in their order; 16 kHz mono clips will do.
+    """
+    lengths = tuple(len(example.prompt_ids) + len(example.target_ids) for example in examples)
+    if collation == "packed":
+        shape, starts = (1, sum(lengths)), [(0, start) for start in accumulate((0, *lengths[:-1]))]
+    else:
+        shape, starts = (len(examples), max(lengths)), [(row, 0) for row in range(len(examples))]
+    input_ids, labels = torch.full(shape, pad_id), torch.full(shape, IGNORED)
+    for example, (row, start), length in zip(examples, starts, lengths, strict=True):
+        # An utterance begins with its prompt, so where one follows another nothing is predicted across.
+        target, end = start + len(example.prompt_ids), start + length
+        input_ids[row, start:end] = torch.tensor(example.prompt_ids + example.target_ids)
+        labels[row, target:end] = torch.tensor(example.target_ids)
     texts = tuple(torch.tensor(example.text_ids, dtype=torch.long) for example in examples)
-    return Batch(input_ids, labels, texts, features, audio_s)
+    return Batch(input_ids, labels, texts, sound if isinstance(sound, Sound) else Sound.of(sound), lengths)

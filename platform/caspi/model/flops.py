@@ -78,13 +78,11 @@ class Workload:
     @classmethod
     def of_batch(cls, config: Any, batch: Batch, *, with_alignment: bool) -> Self:
         """The workload of a batch, which should be on the CPU. The alignment loss takes logits of all audio."""
-        num_frames: Any = batch.features.mask.sum(-1).numpy()
-        audio_tokens = int(np.sum(tokens_of_frames(num_frames))) if with_alignment else 0
         return cls.of(
             config,
-            num_frames=num_frames,
-            num_tokens=batch.row_tokens().numpy(),
-            num_logits=batch.num_supervised + audio_tokens,
+            num_frames=np.array(batch.sound.num_frames),
+            num_tokens=np.array(batch.lengths),
+            num_logits=batch.num_supervised + (sum(batch.sound.num_tokens) if with_alignment else 0),
         )
 
     def __add__(self, other: Self) -> Self:

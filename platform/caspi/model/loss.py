@@ -1,6 +1,6 @@
 """The training loss: cross-entropy at supervised positions, and logits nowhere else.
 
-Legend: B utterances, S tokens, L supervised tokens of the whole batch, H hidden size, V vocabulary.
+Legend: B utterances, R rows, S positions, L supervised tokens of the whole batch, H hidden size, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from caspi.model.audio_tokens import FRAMES_PER_CHUNK, TOKENS_PER_CHUNK, tokens_of_frames
 from caspi.model.batch import IGNORED, Batch
-from caspi.model.features import Features
+from caspi.model.forward import decode, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +30,14 @@ class Losses:
 def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False, label_smoothing: float = 0.0) -> Losses:
     """The training losses of a batch.
 
-    No attention mask: padding is on the right, and a causal model at a real position never sees what follows.
-
     `label_smoothing` is the share of each target that is spread evenly over the vocabulary (arXiv 1512.00567), from 0
     to below 1. The reported cross-entropy does not change its meaning with it.
     """
     heard = encode(model, batch.features)
-    embeddings = model.get_input_embeddings()(batch.input_ids)  # (B, S, H)
+    embeddings = model.get_input_embeddings()(batch.input_ids)  # (R, S, H)
     is_audio = batch.input_ids == model.config.audio_token_id
     embeddings = embeddings.masked_scatter(is_audio.unsqueeze(-1), heard.to(embeddings.dtype))
-    hidden = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # (B, S, H)
+    hidden = decode(model, embeddings, batch)  # (R, S, H)
     # Position s predicts token s + 1.
     targets = batch.labels[:, 1:]
     supervised = targets != IGNORED
@@ -52,11 +49,11 @@ def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False, label_s
         objective = (1 - label_smoothing) * cross_entropy - label_smoothing * log_probabilities.mean(-1).sum()
     if not with_alignment:
         return Losses(cross_entropy, objective, torch.zeros_like(cross_entropy))
-    return Losses(cross_entropy, objective, _alignment_sum(model, heard, is_audio.sum(-1), batch.texts))
+    return Losses(cross_entropy, objective, _alignment_sum(model, heard, batch.sound.num_tokens, batch.texts))
 
 
 def _alignment_sum(
-    model: Any, heard: torch.Tensor, num_heard: torch.Tensor, texts: Sequence[torch.Tensor]
+    model: Any, heard: torch.Tensor, num_heard: Sequence[int], texts: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """CTC between the audio embeddings and the texts, read with the model's own final norm and output layer.
 
@@ -65,44 +62,13 @@ def _alignment_sum(
     embedding of each audio token is drawn to that of the text spoken there, with `<|audio_pad|>` for the blank.
     """
     logits = model.lm_head(model.model.language_model.norm(heard))  # (audio tokens, V)
-    log_probabilities = logits.float().log_softmax(-1).split(num_heard.tolist())
+    log_probabilities = logits.float().log_softmax(-1).split(list(num_heard))
     return F.ctc_loss(
         torch.nn.utils.rnn.pad_sequence(list(log_probabilities)),  # (T, B, V)
         torch.cat(list(texts)),
-        num_heard,
+        torch.tensor(num_heard, device=heard.device),
         torch.tensor([len(text) for text in texts], device=heard.device),
         blank=model.config.audio_token_id,
         reduction="sum",
         zero_infinity=True,  # a text too long for its audio says nothing
     )
-
-
-def encode(model: Any, features: Features) -> torch.Tensor:
-    """Audio embeddings of all utterances, one after the other: (audio tokens of the batch, H).
-
-    The native forward pass convolves every second of the padded batch. Here the seconds that hold audio are laid end to
-    end as one long clip, with the attention windows given, so padding costs nothing: same numbers, a third less work
-    on clips of mixed length.
-    """
-    config = model.config.audio_config
-    chunk = FRAMES_PER_CHUNK
-    seconds = features.values.unflatten(-1, (-1, chunk)).permute(0, 2, 1, 3)  # (B, T / chunk, M, chunk)
-    masks = features.mask.unflatten(-1, (-1, chunk))  # (B, T / chunk, chunk)
-    is_used = masks[..., 0] > 0
-    values = seconds[is_used].permute(1, 0, 2).flatten(1)  # (M, used T)
-    windows = _attention_windows(features.mask.sum(-1).tolist(), config.n_window_infer // chunk)
-    ends = torch.tensor(windows, device=values.device).cumsum(0, dtype=torch.int32)
-    output = model.model.get_audio_features(
-        values[None], masks[is_used].flatten()[None], cu_seqlens=F.pad(ends, (1, 0)), return_dict=True
-    )
-    return output.pooler_output
-
-
-def _attention_windows(frames: Sequence[int], chunks_per_window: int) -> list[int]:
-    """Lengths in audio tokens of the encoder's attention windows: eight seconds each, and what is left of each clip."""
-    window = chunks_per_window * TOKENS_PER_CHUNK
-    lengths: list[int] = []
-    for clip in frames:
-        full, rest = divmod(tokens_of_frames(clip), window)
-        lengths += [window] * full + [rest] * (rest > 0)
-    return lengths

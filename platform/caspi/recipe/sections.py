@@ -89,6 +89,10 @@ class Workers(Section):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
+Collation = Literal["packed", "bucketed"]
+"""How the utterances of a forward pass are joined, see `training.batches.collation`."""
+
+
 class Batches(Section):
     """How utterances become batches. Sizes are seconds of audio, because that is what fills a GPU."""
 
@@ -101,6 +105,11 @@ class Batches(Section):
     max_micro_batch_tokens: int | None = Field(None, ge=1)
     """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it. One
     utterance that has more is a batch by itself."""
+
+    collation: Literal["auto", Collation] = "auto"
+    """`packed`: utterances lie end to end, without padding. `bucketed`: those of similar length are padded to the
+    longest. The result is the same. `auto`: packed where all workers have GPUs with FlashAttention and train in bf16,
+    else bucketed."""
 
 
 class Mixture(Section):

@@ -5,7 +5,7 @@ import soxr
 
 from caspi.audio import SAMPLE_RATE
 from caspi.model.audio_tokens import num_frames
-from caspi.model.features import Features
+from caspi.model.features import NUM_MEL_BINS
 from caspi.recipe.sections import Augmentation
 
 
@@ -26,17 +26,21 @@ def augment_samples(samples: np.ndarray, settings: Augmentation, random: np.rand
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
-def mask_features(
-    features: Features, num_samples: list[int], settings: Augmentation, randoms: list[np.random.Generator]
-) -> None:
-    """SpecAugment (arXiv 1904.08779) in place: bands and spans set to zero, the middle of the features' range."""
-    for values, length, random in zip(features.values, num_samples, randoms, strict=True):  # values: (M, T)
-        frames = num_frames(length)
-        for _ in range(settings.frequency_masks):
-            width = int(random.integers(0, settings.frequency_mask_bins + 1))
-            start = int(random.integers(0, values.shape[0] - width + 1))
-            values[start : start + width] = 0.0
-        for _ in range(settings.time_masks):
-            width = int(random.integers(0, int(settings.time_mask_share * frames) + 1))
-            start = int(random.integers(0, frames - width + 1))
-            values[:, start : start + width] = 0.0
+def draw_masks(num_samples: int, settings: Augmentation, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What SpecAugment (arXiv 1904.08779) hides of a clip.
+
+    Returns:
+        Bands, (frequency_masks, 2): first and end mel bin. Spans, (time_masks, 2): first and end frame. Both int64.
+    """
+    frames = num_frames(num_samples)
+    longest = int(settings.time_mask_share * frames)
+    bands = [_draw_range(settings.frequency_mask_bins, NUM_MEL_BINS, random) for _ in range(settings.frequency_masks)]
+    spans = [_draw_range(longest, frames, random) for _ in range(settings.time_masks)]
+    return np.array(bands, np.int64).reshape(-1, 2), np.array(spans, np.int64).reshape(-1, 2)
+
+
+def _draw_range(longest: int, size: int, random: np.random.Generator) -> tuple[int, int]:
+    """The first and the end of a range somewhere in `size` places."""
+    width = int(random.integers(0, longest + 1))
+    start = int(random.integers(0, size - width + 1))
+    return start, start + width

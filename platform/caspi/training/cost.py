@@ -18,7 +18,7 @@ from caspi.model.released import SIZES, VOCABULARY, released_config
 from caspi.recipe import Recipe
 from caspi.recipe.sections import Training
 from caspi.text import language_name
-from caspi.training import devices
+from caspi.training import collating, devices
 from caspi.training.devices import Gpu
 from caspi.training.footprint import GIB, Footprint, footprint
 from caspi.training.outlook import num_validations
@@ -105,7 +105,15 @@ def plan_cost(
     config, prompter = _describe_start(recipe, opened)
     num_workers = recipe.training.workers.most
     with tempfile.TemporaryDirectory(prefix="caspi-plan-") as folder:
-        surveyed = survey_run(recipe, opened, config, prompter, Path(folder), num_workers=num_workers)
+        surveyed = survey_run(
+            recipe,
+            opened,
+            config,
+            prompter,
+            Path(folder),
+            num_workers=num_workers,
+            collation=collating.planned(recipe.training),
+        )
     validated_s = _validated_s(recipe, opened, surveyed)
     estimates = tuple(
         _fitting(variant, surveyed, recipe.training, known[gpu], mfu, validated_s)

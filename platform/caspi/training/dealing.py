@@ -1,11 +1,15 @@
 """One step to ranks, and a rank's share to micro-batches.
 
-A share is made of runs of similar length, since what a micro-batch costs is its utterances times the longest of them.
-It does not depend on the bounds of micro-batches: a rank that ran out of memory cuts the same share more finely, and
-the others need not know.
+What a bucketed micro-batch costs is its utterances times the longest of them, so a share is made of runs of similar
+length. A packed one costs its tokens, so any utterances go together. A share does not depend on the bounds of
+micro-batches: a rank that ran out of memory cuts the same share more finely, and the others need not know.
 """
 
+import heapq
+
 import numpy as np
+
+from caspi.recipe.sections import Collation
 
 # What a forward and backward pass costs beside its tokens, in tokens: the launches of some thousand kernels, about the
 # time that an A100 takes for two seconds of speech on the 1.7B model.
@@ -22,8 +26,28 @@ _MIN_RUN_COST = 10 * _PASS_COST
 _CAPACITY_GROWTH = 1.004
 
 
+def deal_packed(costs: np.ndarray, world_size: int) -> list[list[np.ndarray]]:
+    """Share the utterances of a step so that each rank has the same cost: the costliest first, to who has least.
+
+    A rank may get nothing when there are fewer utterances than ranks.
+
+    Args:
+        costs: tokens of each utterance, (num_utterances,).
+
+    Returns:
+        For each rank one run, or none: places in `costs`, the costliest first.
+    """
+    hands: list[list[int]] = [[] for _ in range(world_size)]
+    levels = [(0, rank) for rank in range(world_size)]
+    for place in np.argsort(-costs, kind="stable").tolist():
+        level, rank = levels[0]
+        hands[rank].append(place)
+        heapq.heapreplace(levels, (level + int(costs[place]), rank))
+    return [[np.array(hand)] if hand else [] for hand in hands]
+
+
 def deal(costs: np.ndarray, durations_s: np.ndarray, world_size: int) -> list[list[np.ndarray]]:
-    """Share the utterances of a step so that each rank has the same cost, padding included.
+    """Share the utterances of a step so that each rank has the same cost when they are bucketed, padding included.
 
     A rank may get nothing when there are fewer utterances than ranks.
 
@@ -93,6 +117,7 @@ def cut(
     *,
     max_micro_batch_s: float,
     max_micro_batch_tokens: int | None = None,
+    collation: Collation = "bucketed",
 ) -> list[np.ndarray]:
     """Cut a run into micro-batches that stay within their bounds, padding included. One utterance may exceed them.
 
@@ -100,11 +125,15 @@ def cut(
         run: places in `durations_s` and `num_tokens`.
     """
     max_tokens = np.inf if max_micro_batch_tokens is None else max_micro_batch_tokens
-    starts, longest_s, most_tokens = [0], 0.0, 0
+    is_packed = collation == "packed"
+    starts, held_s, held_tokens = [0], 0.0, 0  # of all that are packed, or of the longest
     for place, (seconds, tokens) in enumerate(zip(durations_s[run].tolist(), num_tokens[run].tolist(), strict=True)):
-        longest_s, most_tokens = max(longest_s, seconds), max(most_tokens, tokens)
         size = place + 1 - starts[-1]
-        if size > 1 and (longest_s * size > max_micro_batch_s or most_tokens * size > max_tokens):
+        if is_packed:
+            held_s, held_tokens, factor = held_s + seconds, held_tokens + tokens, 1
+        else:
+            held_s, held_tokens, factor = max(held_s, seconds), max(held_tokens, tokens), size
+        if size > 1 and (held_s * factor > max_micro_batch_s or held_tokens * factor > max_tokens):
             starts.append(place)
-            longest_s, most_tokens = seconds, tokens
+            held_s, held_tokens = seconds, tokens
     return np.split(run, starts[1:])

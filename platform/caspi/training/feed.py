@@ -1,32 +1,56 @@
-"""From the plan to batches: a thread reads shards, decodes, augments and collates ahead of the training step.
+"""From the plan to batches, ahead of the training step: one thread reads shards, several decode and augment.
 
-Threads, not processes: soundfile, soxr and torch release the interpreter lock, and there is no shared memory to run
-out of.
+Threads, not processes: soundfile, soxr and numpy release the interpreter lock, and there is no shared memory to run
+out of. What each does to an utterance follows from that utterance alone, and results are taken in the plan's order: it
+makes no difference which thread is done first. Log-mel spectrograms are made later, where the model is.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from caspi import audio
 from caspi.errors import AudioError, TrainingError
-from caspi.model import Batch, Prompter, collate, log_mel, num_audio_tokens
+from caspi.model import Batch, Example, Prompter, collate, num_audio_tokens
+from caspi.model.features import Sound
 from caspi.model.prompt import NO_SPEECH
-from caspi.recipe.sections import Augmentation
+from caspi.recipe.sections import Augmentation, Collation
 from caspi.text import language_name
-from caspi.training.augment import augment_samples, mask_features
+from caspi.training.augment import augment_samples, draw_masks
 from caspi.training.context import ContextMaker, Vocabulary
 from caspi.training.draws import draw
 from caspi.training.items import copy_of, is_silence, position_of, silence_number, silence_shard
-from caspi.training.reading import ShardReader
+from caspi.training.reading import ShardReader, TrainingRow
 from caspi.training.silence import make_silence
 
-STEPS_AHEAD = 3
+# Shares that are finished and wait, and audio that is decoded or waits to be: 64 kB a second.
+_SHARES_AHEAD = 2
+_AHEAD_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What one rank will compute of a step."""
+
+    epoch: int
+    groups: Sequence[np.ndarray]  # items of each micro-batch
+    audio_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank computes of a step, ready for it."""
+
+    items: np.ndarray  # of the plan: utterances, their copies, silences
+    batches: list[Batch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,71 +58,107 @@ class _Clip:
     """One item of a plan, ready for the model."""
 
     samples: np.ndarray  # (num_samples,) float32, augmented
-    text: str
-    language: str  # English name, as the model writes it
-    context: str
-    random: np.random.Generator  # for what else is done to it
+    example: Example
+    bands: np.ndarray  # what is hidden of it, see `draw_masks`
+    spans: np.ndarray
 
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Items of a plan to a batch on the CPU."""
+    """Items of a plan to batches on the CPU."""
 
     reader: ShardReader
     prompter: Prompter
     augmentation: Augmentation
     context: ContextMaker
     seed: int
+    collation: Collation = "bucketed"
 
     def make(self, items: np.ndarray, *, epoch: int) -> Batch:
-        """A batch with one row for each item.
+        """A batch of these items.
 
         Raises:
             TrainingError: a shard, or the audio in it, is damaged.
         """
-        clips = [
-            self._silence(item, epoch) if is_silence(item) else self._speech(item, epoch) for item in map(int, items)
-        ]
-        features = log_mel([clip.samples for clip in clips])
-        mask_features(
-            features, [len(clip.samples) for clip in clips], self.augmentation, [clip.random for clip in clips]
-        )
-        examples = [
-            self.prompter.example(
-                clip.text,
-                num_audio_tokens=num_audio_tokens(len(clip.samples)),
-                language=clip.language,
-                context=clip.context,
-            )
-            for clip in clips
-        ]
-        audio_s = sum(len(clip.samples) for clip in clips) / audio.SAMPLE_RATE
-        return collate(examples, features, pad_id=self.prompter.pad_id, audio_s=audio_s)
+        return self._join([self._read(item, epoch)() for item in map(int, items)])
 
-    def _speech(self, item: int, epoch: int) -> _Clip:
-        position, copy = position_of(item), copy_of(item)
-        row = self.reader.read(position)
+    def shares(self, planned: Iterable[Planned], *, num_threads: int, is_pinned: bool = False) -> Iterator[Share]:
+        """Each share in its turn. Those behind it are being made meanwhile, of as much audio as memory is meant for.
+
+        Args:
+            is_pinned: into memory that a GPU copies from by itself.
+
+        Raises:
+            TrainingError: a shard, or the audio in it, is damaged; after all shares that come before.
+        """
+        threads = ThreadPoolExecutor(num_threads, "decode")
+        begun: deque[tuple[Planned, list[list[Future[_Clip]]]]] = deque()
+        problem = None
+        try:
+            for each in planned:
+                try:
+                    begun.append((each, [self._begin(group, each.epoch, threads) for group in each.groups]))
+                except TrainingError as error:
+                    problem = error
+                    break
+                while len(begun) > 1 and sum(share.audio_s for share, _ in begun) > _AHEAD_S:
+                    yield self._finish(*begun.popleft(), is_pinned)
+            while begun:
+                yield self._finish(*begun.popleft(), is_pinned)
+            if problem is not None:
+                raise problem
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _begin(self, items: np.ndarray, epoch: int, threads: ThreadPoolExecutor) -> list["Future[_Clip]"]:
+        return [threads.submit(self._read(item, epoch)) for item in map(int, items)]
+
+    def _finish(self, planned: Planned, groups: list[list["Future[_Clip]"]], is_pinned: bool) -> Share:
+        batches = [self._join([clip.result() for clip in group]) for group in groups]
+        if is_pinned:
+            batches = [batch.map(torch.Tensor.pin_memory) for batch in batches]
+        return Share(np.concatenate([*planned.groups, np.zeros(0, np.int64)]), batches)
+
+    def _join(self, clips: Sequence[_Clip]) -> Batch:
+        sound = Sound.of(
+            [clip.samples for clip in clips],
+            bands=np.stack([clip.bands for clip in clips]),
+            spans=np.stack([clip.spans for clip in clips]),
+        )
+        examples = [clip.example for clip in clips]
+        return collate(examples, sound, pad_id=self.prompter.pad_id, collation=self.collation)
+
+    def _read(self, item: int, epoch: int) -> Callable[[], _Clip]:
+        """Read what an item is made from. What remains may be done in any thread."""
+        if is_silence(item):
+            return partial(self._silence, silence_number(item), epoch, self._vocabulary(silence_shard(item)))
+        position = position_of(item)
+        row, vocabulary = self.reader.read(position), self._vocabulary(self.reader.shard_of(position))
+        return partial(self._speech, row, copy_of(item), epoch, vocabulary, str(self.reader.path_of(position)))
+
+    def _speech(self, row: TrainingRow, copy: int, epoch: int, vocabulary: Vocabulary, shard: str) -> _Clip:
         try:
             decoded = audio.decode(row.encoded, source=row.utterance_id)
         except AudioError as error:
-            shard = self.reader.path_of(position)
             raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
         random = draw(self.seed, epoch, row.utterance_id, copy)
         samples = augment_samples(decoded.samples, self.augmentation, random)
-        vocabulary = self._vocabulary(self.reader.shard_of(position))
         context = self.context.make(
             row.text, row.previous_text, vocabulary, draw(self.seed, epoch, f"context of {row.utterance_id}", copy)
         )
-        return _Clip(samples, row.text, language_name(row.language), context, random)
+        return self._clip(samples, row.text, language_name(row.language), context, random)
 
-    def _silence(self, item: int, epoch: int) -> _Clip:
+    def _silence(self, number: int, epoch: int, vocabulary: Vocabulary) -> _Clip:
         """With a context as often as speech has one: terms that nobody says must not be written either."""
-        number = silence_number(item)
-        context = self.context.make(
-            "", None, self._vocabulary(silence_shard(item)), draw(self.seed, epoch, "context of silence", number)
-        )
+        context = self.context.make("", None, vocabulary, draw(self.seed, epoch, "context of silence", number))
         samples = make_silence(number, seed=self.seed, epoch=epoch)
-        return _Clip(samples, "", NO_SPEECH, context, draw(self.seed, epoch, "masks of silence", number))
+        return self._clip(samples, "", NO_SPEECH, context, draw(self.seed, epoch, "masks of silence", number))
+
+    def _clip(self, samples: np.ndarray, text: str, language: str, context: str, random: np.random.Generator) -> _Clip:
+        """`language`: its English name, as the model writes it."""
+        heard = num_audio_tokens(len(samples))
+        example = self.prompter.example(text, num_audio_tokens=heard, language=language, context=context)
+        return _Clip(samples, example, *draw_masks(len(samples), self.augmentation, random))
 
     @cached_property
     def _vocabulary(self) -> Callable[[int], Vocabulary]:
@@ -110,7 +170,7 @@ class BatchMaker:
 
 def ahead(produce: Callable[[], Iterator[Any]]) -> Generator[Any, None, None]:
     """Run a generator in a thread, a few items ahead. Its exception is raised here, at the item it belongs to."""
-    items: queue.Queue[Any] = queue.Queue(maxsize=STEPS_AHEAD)
+    items: queue.Queue[Any] = queue.Queue(maxsize=_SHARES_AHEAD)
     stopped = threading.Event()
     end = object()
 

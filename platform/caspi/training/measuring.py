@@ -12,6 +12,7 @@ from caspi.corpus import Corpus
 from caspi.model import describe
 from caspi.model.flops import Workload, training_flops
 from caspi.recipe import Recipe
+from caspi.recipe.sections import Collation
 from caspi.training.feed import ahead
 from caspi.training.job import Job
 from caspi.training.lengths import LengthIndex
@@ -29,6 +30,7 @@ class Speed:
     """What a few steps took."""
 
     num_workers: int
+    collation: Collation
     first: int  # the first step that was counted
     seconds: tuple[float, ...]  # of each
     validation_s: float  # of one, with the model as it was then; 0 where the corpus has nothing to validate with
@@ -71,7 +73,15 @@ def measure(recipe: Recipe, corpus: str | Path, *, num_steps: int = 20) -> Measu
         LengthIndex.build(opened, prompter, output / "lengths")  # the workers open it
         job = Job(recipe, opened.path, start, output, tracking_uri="", run_id="")
         speed: Speed = fit(job, functools.partial(measure_loop, num_steps=num_steps))
-        surveyed = survey_run(recipe, opened, config, prompter, output / "lengths", num_workers=speed.num_workers)
+        surveyed = survey_run(
+            recipe,
+            opened,
+            config,
+            prompter,
+            output / "lengths",
+            num_workers=speed.num_workers,
+            collation=speed.collation,
+        )
     counted = surveyed.step_work[speed.first : speed.first + len(speed.seconds)]
     share = _flops(config, counted) / _flops(config, surveyed.step_work)
     return MeasuredPlan(
@@ -104,6 +114,7 @@ def measure_loop(job: Job, *, num_steps: int) -> Speed:
     judgement = worker.judge()
     return Speed(
         num_workers=worker.world_size,
+        collation=worker.maker.collation,
         first=first,
         seconds=tuple(seconds[first:]),
         validation_s=judgement.seconds if judgement else 0.0,

@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from caspi.recipe.sections import Mixture, Training
-from caspi.training.dealing import cut, deal
+from caspi.recipe.sections import Collation, Mixture, Training
+from caspi.training.dealing import cut, deal, deal_packed
 from caspi.training.draws import draw
 from caspi.training.items import is_silence, position_of, silence_number
 from caspi.training.lengths import LengthIndex, audio_tokens
@@ -65,24 +65,26 @@ class EpochPlan:
         world_size: int,
         max_micro_batch_s: float,
         max_micro_batch_tokens: int | None = None,
+        collation: Collation = "bucketed",
     ) -> tuple[np.ndarray, ...]:
         """What `rank` computes of a step: groups of items that stay within the bounds, padding and margin included.
 
-        Ranks get about the same number of tokens, padding included. Which items a rank gets depends on the step and
-        `world_size` alone, so ranks may differ in their bounds. A rank may get nothing when a step has fewer items
-        than there are ranks; an item that exceeds the bounds by itself is a group by itself.
+        Ranks get about the same number of tokens, padding included. Which items a rank gets depends on the step,
+        `world_size` and `collation` alone, so ranks may differ in their bounds. A rank may get nothing when a step has
+        fewer items than there are ranks; an item that exceeds the bounds by itself is a group by itself.
         """
         window, here = self._place(step)
         items, longest_s, most_tokens = window.items[here], window.longest_s[here], window.most_tokens[here]
         return tuple(
             items[places]
-            for run in self._dealt(step, world_size)[rank]
+            for run in self._dealt(step, world_size, collation)[rank]
             for places in cut(
                 run,
                 longest_s,
                 most_tokens,
                 max_micro_batch_s=max_micro_batch_s,
                 max_micro_batch_tokens=max_micro_batch_tokens,
+                collation=collation,
             )
         )
 
@@ -102,11 +104,13 @@ class EpochPlan:
         return lru_cache(maxsize=2)(self._compose)
 
     @cached_property
-    def _dealt(self) -> Callable[[int, int], list[list[np.ndarray]]]:
+    def _dealt(self) -> Callable[[int, int, Collation], list[list[np.ndarray]]]:
         return lru_cache(maxsize=2)(self._deal)
 
-    def _deal(self, step: int, world_size: int) -> list[list[np.ndarray]]:
+    def _deal(self, step: int, world_size: int, collation: Collation) -> list[list[np.ndarray]]:
         window, here = self._place(step)
+        if collation == "packed":
+            return deal_packed(window.num_tokens[here], world_size)
         return deal(window.num_tokens[here], window.longest_s[here], world_size)
 
     def _compose(self, number: int) -> "_Window":

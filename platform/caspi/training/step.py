@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from caspi.model.flops import Workload
 from caspi.recipe.sections import Optimizer
 from caspi.training import eight_bit, parameters
 from caspi.training.profiling import StepClock
+from caspi.training.transfer import transferred
 
 logger = logging.getLogger(__name__)
 
@@ -168,12 +169,13 @@ class _Totals:
         return max(wish for wish in Stop if wishes[wish])
 
 
-def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective, clock: StepClock) -> _Totals:
+def _accumulate(model: Any, batches: Sequence[Batch], objective: Objective, clock: StepClock) -> _Totals:
     """Run this rank's micro-batches forward and backward. Stops at the first for which there is no memory."""
     totals = _Totals(objective.device)
+    arriving = transferred(batches, objective.device)
     for batch in batches:
         try:
-            totals.add(**_forward_backward(model, batch, objective, clock))
+            totals.add(**_forward_backward(model, batch, arriving, objective, clock))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -188,7 +190,10 @@ def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective, cloc
     return totals
 
 
-def _forward_backward(model: Any, batch: Batch, objective: Objective, clock: StepClock) -> dict[str, float]:
+def _forward_backward(
+    model: Any, batch: Batch, arriving: Iterator[Batch], objective: Objective, clock: StepClock
+) -> dict[str, float]:
+    """Forward and backward of the next batch that arrives on the device; `batch` is the same one on the CPU."""
     if objective.before_forward is not None:
         objective.before_forward(batch)
     with_alignment = objective.alignment_weight > 0
@@ -196,7 +201,7 @@ def _forward_backward(model: Any, batch: Batch, objective: Objective, clock: Ste
     with clock.part("forward"), autocast:
         losses = loss_sums(
             model,
-            batch.to(objective.device),
+            next(arriving),
             with_alignment=with_alignment,
             label_smoothing=objective.label_smoothing,
         )

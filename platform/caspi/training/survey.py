@@ -13,7 +13,7 @@ from caspi.model import Prompter
 from caspi.model.features import HOP, MIN_SAMPLES
 from caspi.model.flops import Workload
 from caspi.recipe import Recipe
-from caspi.recipe.sections import Training
+from caspi.recipe.sections import Collation, Training
 from caspi.training.footprint import Load
 from caspi.training.lengths import LengthIndex, audio_tokens
 from caspi.training.plan import EpochPlan, plan_run
@@ -47,9 +47,24 @@ class _Batches:
     starts: np.ndarray  # where each begins
     num_heard: np.ndarray  # audio tokens
 
+    def positions(self, num_tokens: np.ndarray, collation: Collation) -> np.ndarray:
+        """What each takes in the decoder, padding included, if its items have these tokens."""
+        if collation == "packed":
+            return np.add.reduceat(num_tokens, self.starts)
+        sizes = np.diff([*self.starts, len(num_tokens)])
+        positions: np.ndarray = sizes * np.maximum.reduceat(num_tokens, self.starts)
+        return positions
+
 
 def survey_run(
-    recipe: Recipe, corpus: Corpus, config: Any, prompter: Prompter, lengths: Path, *, num_workers: int
+    recipe: Recipe,
+    corpus: Corpus,
+    config: Any,
+    prompter: Prompter,
+    lengths: Path,
+    *,
+    num_workers: int,
+    collation: Collation,
 ) -> Survey:
     """What a run of a recipe will have to do. Lengths are measured into the folder `lengths`, or read from there."""
     return survey(
@@ -58,11 +73,18 @@ def survey_run(
         config,
         num_workers=num_workers,
         num_prompt_tokens=len(prompter.prompt(0)),
+        collation=collation,
     )
 
 
 def survey(
-    plans: Sequence[EpochPlan], training: Training, config: Any, *, num_workers: int, num_prompt_tokens: int
+    plans: Sequence[EpochPlan],
+    training: Training,
+    config: Any,
+    *,
+    num_workers: int,
+    num_prompt_tokens: int,
+    collation: Collation = "bucketed",
 ) -> Survey:
     """Go through every micro-batch of a run. A second for about two thousand steps of 1,400 s.
 
@@ -77,7 +99,7 @@ def survey(
         for step in range(plan.num_steps):
             work = Workload()
             for rank in range(num_workers):
-                batches = _batches(plan, training, step, rank, num_workers)
+                batches = _batches(plan, training, step, rank, num_workers, collation)
                 if batches is None:
                     continue
                 supervised = batches.num_tokens - batches.num_heard - num_prompt_tokens
@@ -88,10 +110,9 @@ def survey(
                     num_tokens=batches.num_tokens,
                     num_logits=float(logits.sum()),
                 )
-                sizes = np.diff([*batches.starts, len(batches.num_tokens)])
-                widths = np.maximum.reduceat(batches.num_tokens, batches.starts)
-                sums += len(sizes), sizes.sum(), batches.durations_s.sum(), (sizes * widths).sum()
-                most = np.maximum(most, _most(plan, batches, sizes, logits))
+                positions = batches.positions(batches.num_tokens, collation)
+                sums += len(positions), len(batches.num_tokens), batches.durations_s.sum(), positions.sum()
+                most = np.maximum(most, _most(plan, batches, logits, collation))
             steps.append(work)
     total = sum(steps, Workload())
     return Survey(
@@ -107,7 +128,9 @@ def survey(
     )
 
 
-def _batches(plan: EpochPlan, training: Training, step: int, rank: int, num_workers: int) -> _Batches | None:
+def _batches(
+    plan: EpochPlan, training: Training, step: int, rank: int, num_workers: int, collation: Collation
+) -> _Batches | None:
     """What a rank computes of a step; None: nothing."""
     groups = plan.micro_batches(
         step,
@@ -115,6 +138,7 @@ def _batches(plan: EpochPlan, training: Training, step: int, rank: int, num_work
         world_size=num_workers,
         max_micro_batch_s=training.batches.max_micro_batch_s,
         max_micro_batch_tokens=training.batches.max_micro_batch_tokens,
+        collation=collation,
     )
     if not groups:
         return None
@@ -123,12 +147,12 @@ def _batches(plan: EpochPlan, training: Training, step: int, rank: int, num_work
     return _Batches(durations_s, num_tokens, starts, audio_tokens(durations_s))
 
 
-def _most(plan: EpochPlan, batches: _Batches, sizes: np.ndarray, logits: np.ndarray) -> tuple[int, int, int]:
+def _most(plan: EpochPlan, batches: _Batches, logits: np.ndarray, collation: Collation) -> tuple[int, int, int]:
     """The largest of each, by the worst that augmentation and contexts may add."""
     tokens = plan.margin.tokens(batches.num_tokens, batches.durations_s)
     heard = audio_tokens(plan.margin.seconds(batches.durations_s))
     return (
-        int((sizes * np.maximum.reduceat(tokens, batches.starts)).max()),
+        int(batches.positions(tokens, collation).max()),
         int(np.add.reduceat(heard, batches.starts).max()),
         int(np.add.reduceat(logits, batches.starts).max()),
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray.train
 import ray.train.torch
 import torch
@@ -17,11 +16,11 @@ import torch.distributed as dist
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.model.flops import trained_shares, training_flops
-from caspi.training import checkpoint, devices, parameters
+from caspi.training import checkpoint, collating, devices, parameters
 from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
-from caspi.training.feed import BatchMaker
+from caspi.training.feed import BatchMaker, Planned, Share
 from caspi.training.job import Job
 from caspi.training.keeping import is_judged
 from caspi.training.lengths import LengthIndex
@@ -42,13 +41,7 @@ from caspi.training.step import (
 )
 from caspi.training.validation import Examiner, Judgement
 
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one rank computes of a step."""
-
-    items: np.ndarray  # of the plan: utterances, their copies, silences
-    batches: list[Batch]
+_MAX_DECODERS = 4
 
 
 @dataclass
@@ -90,6 +83,7 @@ class Worker:
             augmentation=recipe.training.augmentation,
             context=ContextMaker(recipe.training.context, loaded.prompter),
             seed=recipe.training.seed,
+            collation=collating.agreed(gather(collating.fitting(recipe.training, device), world_size)),
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
         return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner)
@@ -107,7 +101,14 @@ class Worker:
         return autocast_type(self.job.recipe.training.precision, self.device)
 
     def remaining_shares(self) -> Iterator[Share]:
-        """This rank's share of each step, from where the run stands to its end. It runs ahead of them, in a thread."""
+        """This rank's share of each step, from where the run stands to its end. They are made ahead of it, in threads.
+
+        Decoding is hundreds of times faster than training: a few threads are enough, whatever CPUs there are.
+        """
+        num_threads = min(_MAX_DECODERS, max(1, int(self.job.recipe.training.workers.cpus_per_worker)))
+        return self.maker.shares(self._remaining(), num_threads=num_threads, is_pinned=self.device.type == "cuda")
+
+    def _remaining(self) -> Iterator[Planned]:
         first, bounds = self.state, self.job.recipe.training.batches
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
@@ -118,9 +119,9 @@ class Worker:
                     world_size=self.world_size,
                     max_micro_batch_s=bounds.max_micro_batch_s,
                     max_micro_batch_tokens=bounds.max_micro_batch_tokens,
+                    collation=self.maker.collation,
                 )
-                items = np.concatenate([*groups, np.zeros(0, np.int64)])
-                yield Share(items, [self.maker.make(group, epoch=epoch) for group in groups])
+                yield Planned(epoch, groups, sum(float(plan.lengths(group)[0].sum()) for group in groups))
 
     def step(self, share: Share, *, stop: Stop) -> tuple[float, StepResult]:
         """Do one update; returns its learning rate and what it did."""
