@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from caspi.recipe.augmentation import Augmentation
 from caspi.recipe.data import Data
 from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
@@ -156,34 +157,6 @@ class Optimizer(Section):
 
     states: Literal["fp32", "8bit"] = "fp32"
     """What AdamW's two moments are kept in. `8bit`: a quarter of their memory, through bitsandbytes."""
-
-
-class Augmentation(Section):
-    """What is done to training audio, drawn afresh from (seed, epoch, utterance): a resumed run repeats it."""
-
-    speed: float = Field(0.0, ge=0, lt=0.5)
-    """Resample by a factor drawn from 1 - speed to 1 + speed. Pitch moves along."""
-
-    gain_db: float = Field(0.0, ge=0)
-    """Change the level by up to so many decibels."""
-
-    noise_db: float | None = Field(None, ge=0)
-    """White noise in half of the utterances, at a signal-to-noise ratio from this to this + 30 dB. Default: none."""
-
-    max_shift_s: float = Field(0.0, ge=0, le=2)
-    """Silence put before the speech, up to so many seconds."""
-
-    time_masks: int = Field(0, ge=0)
-    """SpecAugment: spans of time set to silence."""
-
-    time_mask_share: float = Field(0.05, ge=0, le=0.5)
-    """SpecAugment: the longest time mask, as a share of the utterance."""
-
-    frequency_masks: int = Field(0, ge=0)
-    """SpecAugment: bands set to silence."""
-
-    frequency_mask_bins: int = Field(20, ge=0, le=128)
-    """SpecAugment: the widest band, in mel bins of 128."""
 
 
 class Validation(Section):

@@ -17,13 +17,13 @@ from caspi import audio
 from caspi.errors import AudioError, TrainingError
 from caspi.model import Batch, Prompter, collate, log_mel, num_audio_tokens
 from caspi.model.prompt import NO_SPEECH
-from caspi.recipe.sections import Augmentation
+from caspi.recipe.augmentation import Augmentation
 from caspi.text import language_name
 from caspi.training.augment import augment_samples, mask_features
 from caspi.training.context import ContextMaker, Vocabulary
 from caspi.training.draws import draw
 from caspi.training.items import copy_of, is_silence, position_of, silence_number, silence_shard
-from caspi.training.reading import ShardReader
+from caspi.training.reading import ShardReader, TrainingRow
 from caspi.training.silence import make_silence
 
 STEPS_AHEAD = 3
@@ -77,19 +77,27 @@ class BatchMaker:
 
     def _speech(self, item: int, epoch: int) -> _Clip:
         position, copy = position_of(item), copy_of(item)
+        row, samples = self._decoded(position)
+        random = draw(self.seed, epoch, row.utterance_id, copy)
+        shard = self.reader.shard_of(position)
+        samples = augment_samples(
+            samples, self.augmentation, random, lambda random: self._decoded(self.reader.draw(shard, random))[1]
+        )
+        context = self.context.make(
+            row.text,
+            row.previous_text,
+            self._vocabulary(shard),
+            draw(self.seed, epoch, f"context of {row.utterance_id}", copy),
+        )
+        return _Clip(samples, row.text, language_name(row.language), context, random)
+
+    def _decoded(self, position: int) -> tuple[TrainingRow, np.ndarray]:
         row = self.reader.read(position)
         try:
-            decoded = audio.decode(row.encoded, source=row.utterance_id)
+            return row, audio.decode(row.encoded, source=row.utterance_id).samples
         except AudioError as error:
             shard = self.reader.path_of(position)
             raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
-        random = draw(self.seed, epoch, row.utterance_id, copy)
-        samples = augment_samples(decoded.samples, self.augmentation, random)
-        vocabulary = self._vocabulary(self.reader.shard_of(position))
-        context = self.context.make(
-            row.text, row.previous_text, vocabulary, draw(self.seed, epoch, f"context of {row.utterance_id}", copy)
-        )
-        return _Clip(samples, row.text, language_name(row.language), context, random)
 
     def _silence(self, item: int, epoch: int) -> _Clip:
         """With a context as often as speech has one: terms that nobody says must not be written either."""

@@ -65,6 +65,10 @@ class ShardReader:
         """Number of the shard that holds a position."""
         return int(np.searchsorted(self._starts, position, side="right")) - 1
 
+    def draw(self, number: int, random: np.random.Generator) -> int:
+        """The position of some row of a shard."""
+        return int(random.integers(self._starts[number], self._starts[number + 1]))
+
     def path_of(self, position: int) -> Path:
         """The shard that holds a position, for messages."""
         return self._folder / self._shards[self.shard_of(position)]
