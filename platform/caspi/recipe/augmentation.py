@@ -157,3 +157,21 @@ class Augmentation(Section):
 
     frequency_mask_bins: int = Field(20, ge=0, le=128)
     """SpecAugment: the widest band, in mel bins of 128."""
+
+
+class Joining(Section):
+    """Utterances that follow each other in a recording, heard as one clip: practice for long recordings.
+
+    Needs a corpus that keeps recordings together: `data.shards.by: recording`.
+    """
+
+    share: float = Field(0.0, ge=0, le=1)
+    """Share of the clips so joined; of the others each utterance is heard alone. Drawn afresh in each epoch."""
+
+    target_s: Range = (30.0, 120.0)
+    """A clip is as long as fits into a length drawn between the two; shorter where nothing follows."""
+
+    max_gap_s: float = Field(2.0, ge=0)
+    """Longest pause between two neighbours, which the clip keeps. What is further apart is not joined."""
+
+    _in_order = field_validator("target_s")(_in_order)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from caspi.recipe.augmentation import Augmentation
+from caspi.recipe.augmentation import Augmentation, Joining
 from caspi.recipe.data import Data
 from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
@@ -248,6 +248,7 @@ class Training(Section):
     context: Context = Context()
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
+    joining: Joining = Joining()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     cost: Cost = Cost()
@@ -319,7 +320,14 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_utterance_fits_a_batch(self) -> Self:
         longest = self.data.filters.max_duration_s
-        batches, augmentation = self.training.batches, self.training.augmentation
+        batches, augmentation, joining = self.training.batches, self.training.augmentation, self.training.joining
+        joined = joining.target_s[1] / (1 - augmentation.speed) + augmentation.max_shift_s
+        if joining.share and joined > batches.max_micro_batch_s:
+            raise ValueError(
+                f"training.joining.target_s={list(joining.target_s)} (up to {joined:.1f} with training.augmentation) "
+                f"does not fit in training.batches.max_micro_batch_s={batches.max_micro_batch_s}; "
+                "raise the batch or join less"
+            )
         heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
         if heard > batches.max_micro_batch_s:
             slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""

@@ -22,7 +22,8 @@ from caspi.text import language_name
 from caspi.training.augment import augment_samples, mask_features
 from caspi.training.context import ContextMaker, Vocabulary
 from caspi.training.draws import draw
-from caspi.training.items import copy_of, is_silence, position_of, silence_number, silence_shard
+from caspi.training.items import copy_of, count_of, is_silence, position_of, silence_number, silence_shard
+from caspi.training.joining import joined_samples
 from caspi.training.reading import ShardReader, TrainingRow
 from caspi.training.silence import make_silence
 
@@ -76,20 +77,24 @@ class BatchMaker:
         return collate(examples, features, pad_id=self.prompter.pad_id, audio_s=audio_s)
 
     def _speech(self, item: int, epoch: int) -> _Clip:
-        position, copy = position_of(item), copy_of(item)
-        row, samples = self._decoded(position)
-        random = draw(self.seed, epoch, row.utterance_id, copy)
-        shard = self.reader.shard_of(position)
+        position, copy, count = position_of(item), copy_of(item), count_of(item)
+        rows, clips = zip(*(self._decoded(position + place) for place in range(count)), strict=True)
+        first, shard = rows[0], self.reader.shard_of(position)
+        text = " ".join(row.text for row in rows)
+        random = draw(self.seed, epoch, first.utterance_id, copy)
         samples = augment_samples(
-            samples, self.augmentation, random, lambda random: self._decoded(self.reader.draw(shard, random))[1]
+            joined_samples(clips, self.reader.gaps_s(position, count), random),
+            self.augmentation,
+            random,
+            lambda random: self._decoded(self.reader.draw(shard, random))[1],
         )
         context = self.context.make(
-            row.text,
-            row.previous_text,
+            text,
+            first.previous_text,
             self._vocabulary(shard),
-            draw(self.seed, epoch, f"context of {row.utterance_id}", copy),
+            draw(self.seed, epoch, f"context of {first.utterance_id}", copy),
         )
-        return _Clip(samples, row.text, language_name(row.language), context, random)
+        return _Clip(samples, text, language_name(first.language), context, random)
 
     def _decoded(self, position: int) -> tuple[TrainingRow, np.ndarray]:
         row = self.reader.read(position)

@@ -32,15 +32,26 @@ class TrainingRow:
 class ShardReader:
     """Keeps the shards of the present window open: their texts in memory, their audio on disk."""
 
-    def __init__(self, corpus: Corpus, shards: Sequence[str], starts: np.ndarray, *, max_open_shards: int = 8) -> None:
-        """`shards` are paths below the corpus; shard i holds the positions from `starts[i]` to `starts[i + 1]`."""
-        self._folder, self._shards, self._starts = corpus.path, shards, starts
+    def __init__(
+        self,
+        corpus: Corpus,
+        shards: Sequence[str],
+        starts: np.ndarray,
+        *,
+        gaps_s: np.ndarray | None = None,
+        max_open_shards: int = 8,
+    ) -> None:
+        """`shards` are paths below the corpus; shard i holds the positions from `starts[i]` to `starts[i + 1]`.
+
+        `gaps_s` are the pauses before each position, for clips of several.
+        """
+        self._folder, self._shards, self._starts, self._gaps_s = corpus.path, shards, starts, gaps_s
         self._max_open = max_open_shards
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
     @classmethod
     def of_index(cls, corpus: Corpus, index: LengthIndex, *, max_open_shards: int) -> "ShardReader":
-        return cls(corpus, index.shards, index.starts, max_open_shards=max_open_shards)
+        return cls(corpus, index.shards, index.starts, gaps_s=index.gaps_s, max_open_shards=max_open_shards)
 
     @classmethod
     def of_split(cls, corpus: Corpus, split: str) -> "ShardReader":
@@ -60,6 +71,13 @@ class ShardReader:
         """
         number = self.shard_of(position)
         return self._shard(number).read(position - int(self._starts[number]))
+
+    def gaps_s(self, position: int, count: int) -> list[float]:
+        """The pauses between `count` neighbours from a position on."""
+        if count == 1:
+            return []
+        assert self._gaps_s is not None, "only a plan joins neighbours, and its index knows their pauses"
+        return self._gaps_s[position + 1 : position + count].tolist()
 
     def shard_of(self, position: int) -> int:
         """Number of the shard that holds a position."""
