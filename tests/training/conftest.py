@@ -45,7 +45,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
                 # apart on other numbers of workers.
                 "optimizer": {"learning_rate": 5e-4},
                 "checkpoints": {"every_steps": 3},
-                "augmentation": {"speed": 0.05, "noise_db": 20, "frequency_masks": 1},
+                "augmentation": {
+                    "speed": 0.05, "reverberation": {"share": 0.2}, "noise": {"share": 0.5, "snr_db": [20, 50]},
+                    "band_limit": {"share": 0.2}, "codec": {"share": 0.3}, "frequency_masks": 1,
+                },
                 "mixture": {"silence_share": 0.05},
                 "context": {"share": 0.3},
                 "log_every_steps": 1,

@@ -1,4 +1,4 @@
-"""Feeding: repeatable augmentation, batches in the plan's order, errors where they belong."""
+"""Feeding: batches in the plan's order, errors where they belong."""
 
 import shutil
 import threading
@@ -19,41 +19,16 @@ from caspi.errors import TrainingError
 from caspi.model import Batch, Prompter, load_prompter
 from caspi.model.loss import IGNORED
 from caspi.recipe import Recipe
-from caspi.recipe.sections import Augmentation, Batches, Collation, Context, Mixture
-from caspi.training.augment import augment_samples
+from caspi.recipe.augmentation import Augmentation, Noise
+from caspi.recipe.sections import Batches, Collation, Context, Mixture
 from caspi.training.context import ContextMaker
-from caspi.training.draws import draw
 from caspi.training.feed import BatchMaker, Planned, ahead
 from caspi.training.items import silence_items, utterance_items
 from caspi.training.lengths import LengthIndex
 from caspi.training.plan import plan_run
 from caspi.training.reading import ShardReader
 
-ALL = Augmentation(speed=0.1, gain_db=6, noise_db=10, max_shift_s=0.2)
-
-
-def samples() -> np.ndarray:
-    return (np.random.default_rng(0).standard_normal(16000) * 0.2).astype(np.float32)
-
-
-def test_augmentation_is_the_same_for_the_same_utterance_and_epoch():
-    one, same = (augment_samples(samples(), ALL, draw(1, 2, "a")) for _ in range(2))
-    np.testing.assert_array_equal(one, same)
-
-
-@pytest.mark.parametrize("other", [(9, 2, "a"), (1, 3, "a"), (1, 2, "b")])
-def test_augmentation_differs_with_seed_epoch_and_utterance(other):
-    one, another = augment_samples(samples(), ALL, draw(1, 2, "a")), augment_samples(samples(), ALL, draw(*other))
-    assert len(one) != len(another) or not np.array_equal(one, another)
-
-
-def test_without_augmentation_samples_stay_as_they_are():
-    np.testing.assert_array_equal(augment_samples(samples(), Augmentation(), draw(1, 1, "a")), samples())
-
-
-def test_speed_changes_the_length_by_at_most_its_bound():
-    lengths = [len(augment_samples(samples(), Augmentation(speed=0.1), draw(1, 1, str(i)))) for i in range(50)]
-    assert 16000 / 1.1 - 2 <= min(lengths) < max(lengths) <= 16000 / 0.9 + 2
+ALL = Augmentation(speed=0.1, gain_db=6, noise=Noise(share=0.5), max_shift_s=0.2)
 
 
 def test_items_come_in_order():
@@ -157,7 +132,7 @@ def test_a_context_changes_nothing_else(maker: BatchMaker, prompter: Prompter):
 
 
 def test_an_utterance_is_the_same_in_every_batch_and_another_in_every_copy(maker: BatchMaker):
-    noisy = replace(maker, augmentation=Augmentation(noise_db=0, gain_db=9))
+    noisy = replace(maker, augmentation=Augmentation(noise=Noise(share=1, snr_db=(0, 20)), gain_db=9))
     alone = noisy.make(np.array([4]), epoch=1).features.values[0]
     together = noisy.make(np.array([4, 5]), epoch=1).features.values[0, :, : alone.shape[-1]]
     copy = noisy.make(utterance_items(np.array([4]), np.array([1])), epoch=1).features.values[0]

@@ -146,6 +146,8 @@ def test_a_plan_knows_its_steps_without_reading_lengths():
         durations_s=np.empty(5000),
         num_tokens=np.empty(0),
         source_codes=np.empty(0),
+        gaps_s=np.empty(0),
+        following_tokens=np.empty(0),
         shard_utterances=index.shard_utterances,
         shard_audio_s=index.shard_audio_s,
     )

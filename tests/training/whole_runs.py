@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import load_file
 
 from caspi.corpus import Corpus
 from caspi.memory import descendants
 from caspi.recipe import Recipe, parse_recipe
 from caspi.training import progress, seen
-from caspi.training.items import is_silence
+from caspi.training.items import is_silence, parts_of
 
 
 def changed(recipe: Recipe, **training: object) -> Recipe:
@@ -52,7 +53,8 @@ def steps(output: Path) -> list[int]:
 
 def assert_each_utterance_once(output: Path, corpus: Corpus, epochs: int) -> None:
     """And besides the utterances one made-up clip without speech in each epoch, as the recipe says."""
-    counted = collections.Counter(each for step in seen.read(output / "seen").values() for each in step)
+    steps = seen.read(output / "seen").values()
+    counted = collections.Counter(each for step in steps for each in parts_of(np.array(step, np.int64)).tolist())
     silent = [item for item in counted if is_silence(item)]
     assert [counted.pop(item) for item in silent] == [epochs]
     assert counted == {position: epochs for position in range(len(corpus.index("train")))}

@@ -20,9 +20,9 @@ def draw_split(group: str, splits: Splits, drawn: Collection[str] = ("validation
     return "train"
 
 
-def shuffle_key(utterance_id: str, seed: int) -> int:
-    """Where an utterance stands in the global shuffle: 63 bits."""
-    return int.from_bytes(_digest(f"shuffle:{seed}:{utterance_id}")[:8], "big") >> 1
+def shuffle_key(name: str, seed: int) -> int:
+    """Where an utterance, or a whole recording, stands in the global shuffle: 63 bits."""
+    return int.from_bytes(_digest(f"shuffle:{seed}:{name}")[:8], "big") >> 1
 
 
 def _digest(text: str) -> bytes:

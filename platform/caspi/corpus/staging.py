@@ -133,7 +133,7 @@ class _ChunkWriter:
                 "start_s": outcome.start_s,
                 "end_s": outcome.end_s,
                 "num_samples": round(outcome.duration_s * SAMPLE_RATE),
-                "shuffle_key": shuffle_key(common["utterance_id"], self._data.shards.seed),
+                "shuffle_key": shuffle_key(self._shuffled(common), self._data.shards.seed),
                 "id_digest": _digest(common["utterance_id"].encode()),
                 "recording_digest": _digest(f"{common['source']}:{common['recording_id']}".encode())[:8],
                 "text_digest": _digest(text),
@@ -144,6 +144,12 @@ class _ChunkWriter:
         )
         self._utterances.append(_shard_row(outcome, common, self._data.language))
         self._num_bytes += len(outcome.audio)
+
+    def _shuffled(self, common: dict[str, Any]) -> str:
+        """What the utterance's place in the shuffle follows from. Equal places keep the order of the source."""
+        if self._data.shards.by == "recording" and common["split"] == "train":
+            return f"{common['source']}:{common['recording_id']}"
+        return str(common["utterance_id"])
 
     def flush_if_full(self) -> None:
         if self._num_bytes >= _PART_BYTES:

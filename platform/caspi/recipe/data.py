@@ -122,6 +122,10 @@ class Shards(Section):
     max_duration_s: float = Field(7200.0, gt=0)
     """Audio per shard at most: at 80 MB an hour, two hours are about 160 MB."""
 
+    by: Literal["utterance", "recording"] = "utterance"
+    """What is shuffled. `recording` keeps the utterances of a recording together in the train split, in the order of
+    their source: `training.joining` needs that."""
+
     seed: int = 42
     """Seed of the global shuffle."""
 

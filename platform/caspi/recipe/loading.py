@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from caspi.errors import RecipeError
+from caspi.recipe.augmentation import Augmentation
 from caspi.recipe.sections import Recipe
 from caspi.recipe.sources import Source
 
@@ -159,7 +160,10 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     model = recipe.model
     if model.init != "toy":
         model = model.model_copy(update={"init": _model_from(model.init, base)})
-    return recipe.model_copy(update={"data": data, "model": model})
+    training = recipe.training.model_copy(
+        update={"augmentation": _augmentation_from(recipe.training.augmentation, base)}
+    )
+    return recipe.model_copy(update={"data": data, "model": model, "training": training})
 
 
 def _model_from(name: str, base: Path) -> str:
@@ -171,13 +175,26 @@ def _model_from(name: str, base: Path) -> str:
     return str(folders[0]) if folders else name
 
 
+def _augmentation_from(augmentation: Augmentation, base: Path) -> Augmentation:
+    noise, reverberation = augmentation.noise, augmentation.reverberation
+    return augmentation.model_copy(
+        update={
+            "noise": noise.model_copy(update={"recordings": _path_from(noise.recordings, base)}),
+            "reverberation": reverberation.model_copy(update={"rooms": _path_from(reverberation.rooms, base)}),
+        }
+    )
+
+
+def _path_from(path: str | None, base: Path) -> str | None:
+    """An absolute path, or the URL that it is."""
+    return path if path is None or "://" in path else str(base / path)
+
+
 def _sources_from(sources: tuple[Source, ...], base: Path) -> tuple[Source, ...]:
     """Sources whose paths are absolute, or URLs."""
 
     def absolute(source: Source) -> Source:
         paths = {field: getattr(source, field) for field in source.path_fields}
-        return source.model_copy(
-            update={field: path if path is None or "://" in path else str(base / path) for field, path in paths.items()}
-        )
+        return source.model_copy(update={field: _path_from(path, base) for field, path in paths.items()})
 
     return tuple(absolute(source) for source in sources)

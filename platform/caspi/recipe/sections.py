@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from caspi.recipe.augmentation import Augmentation, Joining
 from caspi.recipe.data import Data
 from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
@@ -167,34 +168,6 @@ class Optimizer(Section):
     """What AdamW's two moments are kept in. `8bit`: a quarter of their memory, through bitsandbytes."""
 
 
-class Augmentation(Section):
-    """What is done to training audio, drawn afresh from (seed, epoch, utterance): a resumed run repeats it."""
-
-    speed: float = Field(0.0, ge=0, lt=0.5)
-    """Resample by a factor drawn from 1 - speed to 1 + speed. Pitch moves along."""
-
-    gain_db: float = Field(0.0, ge=0)
-    """Change the level by up to so many decibels."""
-
-    noise_db: float | None = Field(None, ge=0)
-    """White noise in half of the utterances, at a signal-to-noise ratio from this to this + 30 dB. Default: none."""
-
-    max_shift_s: float = Field(0.0, ge=0, le=2)
-    """Silence put before the speech, up to so many seconds."""
-
-    time_masks: int = Field(0, ge=0)
-    """SpecAugment: spans of time set to silence."""
-
-    time_mask_share: float = Field(0.05, ge=0, le=0.5)
-    """SpecAugment: the longest time mask, as a share of the utterance."""
-
-    frequency_masks: int = Field(0, ge=0)
-    """SpecAugment: bands set to silence."""
-
-    frequency_mask_bins: int = Field(20, ge=0, le=128)
-    """SpecAugment: the widest band, in mel bins of 128."""
-
-
 class Validation(Section):
     """How the model is judged while it learns."""
 
@@ -284,6 +257,7 @@ class Training(Section):
     context: Context = Context()
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
+    joining: Joining = Joining()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     cost: Cost = Cost()
@@ -355,7 +329,14 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_utterance_fits_a_batch(self) -> Self:
         longest = self.data.filters.max_duration_s
-        batches, augmentation = self.training.batches, self.training.augmentation
+        batches, augmentation, joining = self.training.batches, self.training.augmentation, self.training.joining
+        joined = joining.target_s[1] / (1 - augmentation.speed) + augmentation.max_shift_s
+        if joining.share and joined > batches.max_micro_batch_s:
+            raise ValueError(
+                f"training.joining.target_s={list(joining.target_s)} (up to {joined:.1f} with training.augmentation) "
+                f"does not fit in training.batches.max_micro_batch_s={batches.max_micro_batch_s}; "
+                "raise the batch or join less"
+            )
         heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
         if heard > batches.max_micro_batch_s:
             slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""

@@ -22,12 +22,14 @@ from caspi.errors import AudioError, TrainingError
 from caspi.model import Batch, Example, Prompter, collate, num_audio_tokens
 from caspi.model.features import Sound
 from caspi.model.prompt import NO_SPEECH
-from caspi.recipe.sections import Augmentation, Collation
+from caspi.recipe.augmentation import Augmentation
+from caspi.recipe.sections import Collation
 from caspi.text import language_name
 from caspi.training.augment import augment_samples, draw_masks
 from caspi.training.context import ContextMaker, Vocabulary
 from caspi.training.draws import draw
-from caspi.training.items import copy_of, is_silence, position_of, silence_number, silence_shard
+from caspi.training.items import copy_of, count_of, is_silence, position_of, silence_number, silence_shard
+from caspi.training.joining import joined_samples
 from caspi.training.reading import ShardReader, TrainingRow
 from caspi.training.silence import make_silence
 
@@ -133,20 +135,36 @@ class BatchMaker:
         if is_silence(item):
             return partial(self._silence, silence_number(item), epoch, self._vocabulary(silence_shard(item)))
         position = position_of(item)
-        row, vocabulary = self.reader.read(position), self._vocabulary(self.reader.shard_of(position))
-        return partial(self._speech, row, copy_of(item), epoch, vocabulary, str(self.reader.path_of(position)))
+        rows = [self.reader.read(position + place) for place in range(count_of(item))]
+        return partial(self._speech, item, rows, epoch, self._vocabulary(self.reader.shard_of(position)))
 
-    def _speech(self, row: TrainingRow, copy: int, epoch: int, vocabulary: Vocabulary, shard: str) -> _Clip:
-        try:
-            decoded = audio.decode(row.encoded, source=row.utterance_id)
-        except AudioError as error:
-            raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
-        random = draw(self.seed, epoch, row.utterance_id, copy)
-        samples = augment_samples(decoded.samples, self.augmentation, random)
-        context = self.context.make(
-            row.text, row.previous_text, vocabulary, draw(self.seed, epoch, f"context of {row.utterance_id}", copy)
+    def _speech(self, item: int, rows: Sequence[TrainingRow], epoch: int, vocabulary: Vocabulary) -> _Clip:
+        position, copy, first = position_of(item), copy_of(item), rows[0]
+        text = " ".join(row.text for row in rows)
+        random = draw(self.seed, epoch, first.utterance_id, copy)
+        clips = [self._decoded(row, position) for row in rows]
+        samples = augment_samples(
+            joined_samples(clips, self.reader.gaps_s(position, len(rows)), random),
+            self.augmentation,
+            random,
+            partial(self._other_speech, self.reader.shard_of(position)),
         )
-        return self._clip(samples, row.text, language_name(row.language), context, random)
+        context = self.context.make(
+            text, first.previous_text, vocabulary, draw(self.seed, epoch, f"context of {first.utterance_id}", copy)
+        )
+        return self._clip(samples, text, language_name(first.language), context, random)
+
+    def _other_speech(self, shard: int, random: np.random.Generator) -> np.ndarray:
+        """Some utterance of a shard."""
+        position = self.reader.draw(shard, random)
+        return self._decoded(self.reader.read(position), position)
+
+    def _decoded(self, row: TrainingRow, position: int) -> np.ndarray:
+        try:
+            return audio.decode(row.encoded, source=row.utterance_id).samples
+        except AudioError as error:
+            shard = self.reader.path_of(position)
+            raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
 
     def _silence(self, number: int, epoch: int, vocabulary: Vocabulary) -> _Clip:
         """With a context as often as speech has one: terms that nobody says must not be written either."""

@@ -34,6 +34,7 @@ from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Training
 from caspi.text import language_name
 from caspi.training import parameters, progress
+from caspi.training.augment import check_recordings
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
@@ -100,6 +101,7 @@ def train(
             start = start_model(recipe, opened, output)
             # Checked and planned here only to refuse, before anything is started, what does not fit.
             parameters.check(recipe.training, describe(start)[0])
+            check_recordings(recipe.training.augmentation)
             digest = start_digest(recipe, start, output, resume=resume)
             plans = plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
             check_profile(profile_steps, num_steps=sum(plan.num_steps for plan in plans))

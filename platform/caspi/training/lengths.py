@@ -6,6 +6,8 @@ FOLDER/
   durations_s.npy       (num_utterances,) float32
   num_tokens.npy        (num_utterances,) int32: prompt without context, audio, target
   source_codes.npy      (num_utterances,) uint16: places in the list of sources
+  gaps_s.npy            (num_utterances,) float32: pause since the one before it, NaN where that is no neighbour
+  following_tokens.npy  (num_utterances,) int32: of its text behind its neighbour's and a space; 0 where there is none
   shard_utterances.npy  (num_shards, num_sources) int64
   shard_audio_s.npy     (num_shards, num_sources) float64
   lengths.json          shards, sources, and what was measured with which tokenizer; written last
@@ -32,17 +34,22 @@ from caspi.errors import TrainingError
 from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP, MIN_SAMPLES, TOKENS_PER_CHUNK, tokens_of_frames
 from caspi.model.prompt import NO_SPEECH, Prompter
 from caspi.text import language_name
+from caspi.training.items import spans
+from caspi.training.neighbours import NEIGHBOUR_COLUMNS, gaps_s
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _RECORD = "lengths.json"
 _ROWS_AT_ONCE = 2**18
+_COLUMNS = ["text", "language", "source", "duration_s", *NEIGHBOUR_COLUMNS]
 _REST_TOKENS = np.array([tokens_of_frames(frames) for frames in range(FRAMES_PER_CHUNK)])
 _ARRAYS = {
     "durations_s": np.float32,
     "num_tokens": np.int32,
     "source_codes": np.uint16,
+    "gaps_s": np.float32,
+    "following_tokens": np.int32,
     "shard_utterances": np.int64,
     "shard_audio_s": np.float64,
 }
@@ -57,6 +64,8 @@ class LengthIndex:
     durations_s: np.ndarray  # (num_utterances,) float32
     num_tokens: np.ndarray  # (num_utterances,) int32
     source_codes: np.ndarray  # (num_utterances,) uint16
+    gaps_s: np.ndarray  # (num_utterances,) float32, NaN where the one before is no neighbour
+    following_tokens: np.ndarray  # (num_utterances,) int32
     shard_utterances: np.ndarray  # (num_shards, num_sources) int64
     shard_audio_s: np.ndarray  # (num_shards, num_sources) float64
     num_bare_tokens: int = 0  # of an utterance without audio and without text
@@ -70,8 +79,11 @@ class LengthIndex:
         num_tokens: np.ndarray | None = None,
         source_codes: np.ndarray | None = None,
         sources: Sequence[str] = ("speech",),
+        gaps_s: np.ndarray | None = None,
+        following_tokens: np.ndarray | None = None,
     ) -> "LengthIndex":
-        """An index in memory. Without `num_tokens`, utterances have the tokens of their audio and no others."""
+        """An index in memory. Without `num_tokens`, utterances have the tokens of their audio and no others; without
+        `gaps_s` they have no neighbours."""
         durations_s = np.asarray(durations_s, np.float32)
         if source_codes is None:
             source_codes = np.zeros(len(durations_s), np.uint16)
@@ -85,6 +97,8 @@ class LengthIndex:
             durations_s=durations_s,
             num_tokens=np.asarray(num_tokens, np.int32),
             source_codes=np.asarray(source_codes, np.uint16),
+            gaps_s=np.full(len(durations_s), np.nan, np.float32) if gaps_s is None else np.asarray(gaps_s, np.float32),
+            following_tokens=np.zeros(len(durations_s), np.int32) if following_tokens is None else following_tokens,
             shard_utterances=np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape),
             shard_audio_s=np.bincount(place, durations_s, minlength=shape[0] * shape[1]).reshape(shape),
         )
@@ -147,10 +161,35 @@ class LengthIndex:
     def __len__(self) -> int:
         return len(self.durations_s)
 
+    def has_neighbours(self) -> bool:
+        """Whether any two utterances follow each other in one recording."""
+        spans = zip(self.starts, self.starts[1:], strict=False)
+        return any(not np.isnan(self.gaps_s[start:stop]).all() for start, stop in spans)
+
+    def lengths(self, positions: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds and tokens of clips, each of `counts` neighbours from a position on, with the pauses between them."""
+        durations_s = self.durations_s[positions].astype(np.float64)
+        num_tokens = self.num_tokens[positions].astype(np.int64)
+        joined = np.flatnonzero(counts > 1)
+        if len(joined):
+            others = spans(positions[joined] + 1, counts[joined] - 1)
+            starts = np.cumsum(counts[joined] - 1) - (counts[joined] - 1)
+            samples = num_samples(self.durations_s[others]) + num_samples(self.gaps_s[others])
+            alone_s = durations_s[joined]
+            durations_s[joined] = (num_samples(alone_s) + np.add.reduceat(samples, starts)) / SAMPLE_RATE
+            num_tokens[joined] += np.add.reduceat(self.following_tokens[others].astype(np.int64), starts)
+            num_tokens[joined] += audio_tokens(durations_s[joined]) - audio_tokens(alone_s)
+        return durations_s, num_tokens
+
+
+def num_samples(durations_s: np.ndarray) -> np.ndarray:
+    """Of so many seconds, int64."""
+    return np.rint(np.asarray(durations_s, np.float64) * SAMPLE_RATE).astype(np.int64)
+
 
 def audio_tokens(durations_s: np.ndarray) -> np.ndarray:
     """Audio tokens of clips of so many seconds: `model.num_audio_tokens` for whole arrays, int64."""
-    samples = np.maximum(np.rint(np.asarray(durations_s, np.float64) * SAMPLE_RATE).astype(np.int64), MIN_SAMPLES)
+    samples = np.maximum(num_samples(durations_s), MIN_SAMPLES)
     chunks, rest = np.divmod(samples // HOP, FRAMES_PER_CHUNK)
     return chunks * TOKENS_PER_CHUNK + _REST_TOKENS[rest]
 
@@ -205,6 +244,8 @@ class _Measuring:
             columns["durations_s"][here] = durations_s
             columns["source_codes"][here] = codes
             columns["num_tokens"][here] = self._tokens(table, durations_s)
+            columns["gaps_s"][here] = gaps = gaps_s(table)
+            columns["following_tokens"][here] = self._following_tokens(table, gaps)
             totals.append((np.bincount(codes), np.bincount(codes, durations_s)))
             start = here.stop
         for column in columns.values():
@@ -225,7 +266,7 @@ class _Measuring:
     def _shards(self) -> Iterator[pa.Table]:
         for shard, size in self.sizes.items():
             try:
-                table = pq.read_table(self.corpus.path / shard, columns=["text", "language", "source", "duration_s"])
+                table = pq.read_table(self.corpus.path / shard, columns=_COLUMNS)
             except (OSError, pa.ArrowException) as error:
                 raise TrainingError(f"{self.corpus.path / shard}: damaged shard: {error}; prepare it again") from error
             if len(table) != size:
@@ -244,6 +285,12 @@ class _Measuring:
         languages = table["language"].combine_chunks().dictionary_encode()
         bare = [self._bare(language_name(code)) for code in languages.dictionary.to_pylist()]
         return np.array(texts) + np.array(bare)[languages.indices.to_numpy()] + audio_tokens(durations_s)
+
+    def _following_tokens(self, table: pa.Table, gaps: np.ndarray) -> np.ndarray:
+        texts, numbers = table["text"], np.zeros(len(table), np.int32)
+        for row in np.flatnonzero(~np.isnan(gaps)):
+            numbers[row] = len(self.prompter.text_ids(f" {texts[int(row)].as_py()}"))
+        return numbers
 
     def _bare(self, language: str = NO_SPEECH) -> int:
         """Tokens around audio and text."""

@@ -10,7 +10,7 @@ import numpy as np
 from caspi.errors import RecipeError
 from caspi.recipe.sections import Mixture
 from caspi.training.draws import draw
-from caspi.training.items import silence_items, utterance_items
+from caspi.training.items import silence_items, spans, utterance_items
 from caspi.training.lengths import LengthIndex
 from caspi.training.silence import MEAN_S
 
@@ -52,8 +52,7 @@ class EpochMixture:
         sums = self._sums[shard] + np.concatenate([[0], np.cumsum(weights[order])])
         copies = np.empty(len(weights), np.int64)
         copies[order] = np.diff(sums >> _UNIT_BITS)
-        firsts = np.cumsum(copies) - copies
         utterances = utterance_items(
-            np.repeat(np.arange(start, stop), copies), np.arange(copies.sum()) - np.repeat(firsts, copies)
+            np.repeat(np.arange(start, stop), copies), spans(np.zeros(len(copies), np.int64), copies)
         )
         return np.concatenate([utterances, silence_items(shard, int(self._num_silences[shard]))])

@@ -12,10 +12,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from caspi.errors import RecipeError
+from caspi.recipe.augmentation import Joining
 from caspi.recipe.sections import Collation, Mixture, Training
 from caspi.training.dealing import cut, deal, deal_packed
 from caspi.training.draws import draw
-from caspi.training.items import is_silence, position_of, silence_number
+from caspi.training.items import count_of, is_silence, position_of, silence_number
+from caspi.training.joining import join
 from caspi.training.lengths import LengthIndex, audio_tokens
 from caspi.training.margin import Margin
 from caspi.training.mixing import EpochMixture
@@ -40,6 +43,7 @@ class EpochPlan:
     epoch: int
     margin: Margin
     mixture: EpochMixture
+    joining: Joining
     windows: tuple[np.ndarray, ...]  # the shards of each, in the order of the epoch
     first_steps: np.ndarray  # (num_windows + 1,) where each window's steps begin, and where the last one's end
 
@@ -115,10 +119,9 @@ class EpochPlan:
 
     def _compose(self, number: int) -> "_Window":
         random = draw(self.seed, self.epoch, "window", number)
-        items = np.concatenate([self.mixture.items(int(shard)) for shard in np.sort(self.windows[number])])
-        items = random.permutation(items)
-        durations_s, num_tokens = self.lengths(items)
         num_steps = int(self.first_steps[number + 1] - self.first_steps[number])
+        items = random.permutation(self._items(number, at_least=num_steps))
+        durations_s, num_tokens = self.lengths(items)
         step_of = compose(durations_s, num_steps, self.step_audio_s / _GROUPS_PER_STEP, random)
         order = np.argsort(step_of, kind="stable")
         items, durations_s, num_tokens = items[order], durations_s[order], num_tokens[order]
@@ -130,13 +133,27 @@ class EpochPlan:
             most_tokens=self.margin.tokens(num_tokens, durations_s),
         )
 
+    def _items(self, number: int, *, at_least: int) -> np.ndarray:
+        """The items of a window; neighbours are joined unless too few were left then for its steps."""
+        shards = [int(shard) for shard in np.sort(self.windows[number])]
+        items = [self.mixture.items(shard) for shard in shards]
+        if self.joining.share:
+            joined = np.concatenate(
+                [
+                    join(each, self.index, self.joining, draw(self.seed, self.epoch, "joining", shard))
+                    for shard, each in zip(shards, items, strict=True)
+                ]
+            )
+            if len(joined) >= at_least:
+                return joined
+        return np.concatenate(items)
+
     def lengths(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Seconds and tokens of each item, without margin."""
         silent = is_silence(items)
-        positions = position_of(items[~silent])
+        heard = items[~silent]
         durations_s, num_tokens = np.empty(len(items)), np.empty(len(items), np.int64)
-        durations_s[~silent] = self.index.durations_s[positions]
-        num_tokens[~silent] = self.index.num_tokens[positions]
+        durations_s[~silent], num_tokens[~silent] = self.index.lengths(position_of(heard), count_of(heard))
         durations_s[silent] = silence_s(silence_number(items[silent]), seed=self.seed, epoch=self.epoch)
         num_tokens[silent] = audio_tokens(durations_s[silent]) + self.index.num_bare_tokens
         return durations_s, num_tokens
@@ -161,6 +178,7 @@ def plan_epoch(
     epoch: int,
     shards_per_window: int = 8,
     mixture: Mixture | None = None,
+    joining: Joining | None = None,
     margin: Margin | None = None,
 ) -> EpochPlan:
     """Plan an epoch: every utterance as often as the mixture says, about `step_audio_s` of audio in each step.
@@ -171,6 +189,7 @@ def plan_epoch(
         step_audio_s: audio of one optimizer step over all ranks; a step holds at least one item.
         shards_per_window: items are mixed among at least so many shards, which bounds what a reader keeps at hand.
         mixture: default: every utterance once, and nothing else.
+        joining: of neighbours in a shard. Default: none are joined.
         margin: how much longer than in the index an item may be when it is computed. Default: not at all.
 
     Raises:
@@ -183,11 +202,22 @@ def plan_epoch(
         for window in windows
     ]
     first_steps = np.cumsum([0, *num_steps])
-    return EpochPlan(index, step_audio_s, seed, epoch, margin or Margin(), mixed, windows, first_steps)
+    return EpochPlan(
+        index, step_audio_s, seed, epoch, margin or Margin(), mixed, joining or Joining(), windows, first_steps
+    )
 
 
 def plan_run(index: LengthIndex, training: Training) -> list[EpochPlan]:
-    """The plan of every epoch of a run. The learning rate needs to know the number of all steps."""
+    """The plan of every epoch of a run. The learning rate needs to know the number of all steps.
+
+    Raises:
+        RecipeError: the mixture or the joining asks for what the corpus does not have.
+    """
+    if training.joining.share and not index.has_neighbours():
+        raise RecipeError(
+            f"training.joining.share={training.joining.share}: no two utterances of the training split follow each "
+            "other in one recording and shard; prepare the corpus with data.shards.by=recording, or join nothing"
+        )
     return [
         plan_epoch(
             index,
@@ -195,6 +225,7 @@ def plan_run(index: LengthIndex, training: Training) -> list[EpochPlan]:
             seed=training.seed,
             epoch=epoch,
             mixture=training.mixture,
+            joining=training.joining,
             margin=Margin.of(training),
         )
         for epoch in range(training.epochs)

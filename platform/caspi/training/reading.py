@@ -1,6 +1,7 @@
 """Rows of shards by their position in a split's order, from a few open shards, in bounded memory."""
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,17 +31,29 @@ class TrainingRow:
 
 
 class ShardReader:
-    """Keeps the shards of the present window open: their texts in memory, their audio on disk."""
+    """Keeps the shards of the present window open: their texts in memory, their audio on disk. For any thread."""
 
-    def __init__(self, corpus: Corpus, shards: Sequence[str], starts: np.ndarray, *, max_open_shards: int = 8) -> None:
-        """`shards` are paths below the corpus; shard i holds the positions from `starts[i]` to `starts[i + 1]`."""
-        self._folder, self._shards, self._starts = corpus.path, shards, starts
+    def __init__(
+        self,
+        corpus: Corpus,
+        shards: Sequence[str],
+        starts: np.ndarray,
+        *,
+        gaps_s: np.ndarray | None = None,
+        max_open_shards: int = 8,
+    ) -> None:
+        """`shards` are paths below the corpus; shard i holds the positions from `starts[i]` to `starts[i + 1]`.
+
+        `gaps_s` are the pauses before each position, for clips of several.
+        """
+        self._folder, self._shards, self._starts, self._gaps_s = corpus.path, shards, starts, gaps_s
         self._max_open = max_open_shards
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._lock = threading.Lock()
 
     @classmethod
     def of_index(cls, corpus: Corpus, index: LengthIndex, *, max_open_shards: int) -> "ShardReader":
-        return cls(corpus, index.shards, index.starts, max_open_shards=max_open_shards)
+        return cls(corpus, index.shards, index.starts, gaps_s=index.gaps_s, max_open_shards=max_open_shards)
 
     @classmethod
     def of_split(cls, corpus: Corpus, split: str) -> "ShardReader":
@@ -59,11 +72,23 @@ class ShardReader:
             TrainingError: its shard is not there, is damaged, or does not hold what the index says.
         """
         number = self.shard_of(position)
-        return self._shard(number).read(position - int(self._starts[number]))
+        with self._lock:
+            return self._shard(number).read(position - int(self._starts[number]))
+
+    def gaps_s(self, position: int, count: int) -> list[float]:
+        """The pauses between `count` neighbours from a position on."""
+        if count == 1:
+            return []
+        assert self._gaps_s is not None, "only a plan joins neighbours, and its index knows their pauses"
+        return self._gaps_s[position + 1 : position + count].tolist()
 
     def shard_of(self, position: int) -> int:
         """Number of the shard that holds a position."""
         return int(np.searchsorted(self._starts, position, side="right")) - 1
+
+    def draw(self, number: int, random: np.random.Generator) -> int:
+        """The position of some row of a shard."""
+        return int(random.integers(self._starts[number], self._starts[number + 1]))
 
     def path_of(self, position: int) -> Path:
         """The shard that holds a position, for messages."""
@@ -71,7 +96,8 @@ class ShardReader:
 
     def texts(self, number: int) -> list[str]:
         """All texts of a shard, in the order of its rows."""
-        return self._shard(number).texts()
+        with self._lock:
+            return self._shard(number).texts()
 
     def _shard(self, number: int) -> "_OpenShard":
         if number not in self._open:

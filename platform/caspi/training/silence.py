@@ -6,6 +6,7 @@ A clip is a function of seed, epoch and its number. The plan asks only how long 
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE
+from caspi.training.augmentation.noise import pink, white
 from caspi.training.draws import draw
 
 MIN_S, MAX_S = 0.5, 10.0
@@ -25,7 +26,7 @@ def make_silence(number: int, *, seed: int, epoch: int) -> np.ndarray:
     """Digital silence, mains hum, white or pink noise: (num_samples,) float32."""
     random = _random(seed, epoch, number)
     num_samples = _num_samples(random)
-    make = (_nothing, _hum, _white, _pink)[random.integers(4)]
+    make = (_nothing, _hum, white, pink)[random.integers(4)]
     sound = make(num_samples, random)
     level = np.sqrt(np.mean(np.square(sound)))
     if level > 0:
@@ -51,13 +52,3 @@ def _hum(num_samples: int, random: np.random.Generator) -> np.ndarray:
     strengths, phases = random.uniform(0, 1, 5), random.uniform(0, 2 * np.pi, 5)
     harmonics = zip(strengths, phases, strict=True)
     return sum(strength * np.sin(order * mains + phase) for order, (strength, phase) in enumerate(harmonics, 1))
-
-
-def _white(num_samples: int, random: np.random.Generator) -> np.ndarray:
-    return random.standard_normal(num_samples)
-
-
-def _pink(num_samples: int, random: np.random.Generator) -> np.ndarray:
-    """Power falls with frequency, as that of rooms and streets does."""
-    spectrum = np.fft.rfft(random.standard_normal(num_samples))
-    return np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)), num_samples)

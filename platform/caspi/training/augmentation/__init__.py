@@ -1,0 +1,1 @@
+"""Single changes to training audio. Each takes samples, settings and random numbers; see `caspi.training.augment`."""
