@@ -312,7 +312,7 @@ def test_a_joined_clip_teaches_its_texts_and_is_as_long_as_planned(
             batch = maker.make(items, epoch=plan.epoch)
             durations_s, num_tokens = plan.lengths(items)
             assert batch.audio_s == pytest.approx(durations_s.sum(), abs=1e-6)
-            assert batch.row_tokens().tolist() == num_tokens.tolist()
+            assert list(batch.lengths) == num_tokens.tolist()
             for answer, first, count in zip(answers(batch, prompter), position_of(items), count_of(items), strict=True):
                 text = " ".join(texts[first : first + count])
                 assert answer == f"language Hebrew<asr_text>{text}<|im_end|>"
