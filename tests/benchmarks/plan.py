@@ -1,6 +1,7 @@
 """How long planning takes, in how much memory, how evenly ranks are loaded, and how much of a batch is padding.
 
     python tests/benchmarks/plan.py                              # a million utterances, and the table of ranks
+    python tests/benchmarks/plan.py --joining 0.3                # with clips of up to two minutes among them
     python tests/benchmarks/plan.py --utterances 100000000       # by windows, lengths in memory-mapped files
 
 Lengths are like those of crowd-transcribe: lognormal, 5.5 s on average, 0.5 to 30 s, with 22 tokens of prompt, 13 a
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from caspi.recipe.augmentation import Joining
 from caspi.training.lengths import LengthIndex
 from caspi.training.plan import EpochPlan, plan_epoch
 
 _UTTERANCES_PER_SHARD = 1300  # two hours
+_UTTERANCES_PER_RECORDING = 65  # six minutes
 _AT_ONCE = 1_000_000
 _MICRO_BATCH_S = 60.0
 
@@ -29,12 +32,13 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=1_000_000)
     parser.add_argument("--step-audio-s", type=float, default=1400.0)
     parser.add_argument("--steps", type=int, default=3920, help="how many steps to compose and deal")
+    parser.add_argument("--joining", type=float, default=0.0, help="share of clips of neighbours")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="caspi-plan-") as folder:
         index = fake(args.utterances, Path(folder))
         print(f"{len(index):,} utterances, {index.shard_audio_s.sum() / 3600:,.0f} h, {len(index.shards):,} shards")
         before = own_mib()
-        plan = planned(index, args.step_audio_s, num_steps=args.steps)
+        plan = planned(index, args.step_audio_s, Joining(share=args.joining), num_steps=args.steps)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(
             f"memory {own_mib():,.0f} MiB, {before:,.0f} of it before planning; with mapped files {peak:,.0f} at most"
@@ -42,10 +46,10 @@ def main() -> None:
         balance(plan)
 
 
-def planned(index: LengthIndex, step_audio_s: float, *, num_steps: int) -> EpochPlan:
+def planned(index: LengthIndex, step_audio_s: float, joining: Joining, *, num_steps: int) -> EpochPlan:
     """Plan an epoch, then compose and deal its first steps, each as one rank of eight would."""
     started = time.perf_counter()
-    plan = plan_epoch(index, step_audio_s=step_audio_s, seed=1, epoch=0)
+    plan = plan_epoch(index, step_audio_s=step_audio_s, seed=1, epoch=0, joining=joining)
     print(
         f"{plan.num_steps:,} steps in {len(plan.windows):,} windows, known after {time.perf_counter() - started:.3f} s"
     )
@@ -86,7 +90,7 @@ def measure(plan: EpochPlan, step: int, rank: int, world_size: int, bound_s: flo
     """Padded tokens and seconds, real tokens and seconds, and micro-batches of one rank."""
     total = np.zeros(5)
     for batch in plan.micro_batches(step, rank=rank, world_size=world_size, max_micro_batch_s=bound_s):
-        tokens, seconds = plan.index.num_tokens[batch], plan.index.durations_s[batch]
+        seconds, tokens = plan.lengths(batch)
         total += (len(batch) * tokens.max(), len(batch) * seconds.max(), tokens.sum(), seconds.sum(), 1)
     return total
 
@@ -95,7 +99,13 @@ def write(num_utterances: int, folder: Path) -> None:
     """Lengths and totals as files."""
     columns = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (num_utterances,))
-        for name, dtype in (("durations_s", np.float32), ("num_tokens", np.int32), ("source_codes", np.uint16))
+        for name, dtype in (
+            ("durations_s", np.float32),
+            ("num_tokens", np.int32),
+            ("source_codes", np.uint16),
+            ("gaps_s", np.float32),
+            ("following_tokens", np.int32),
+        )
     }
     random = np.random.default_rng(0)
     for start in range(0, num_utterances, _AT_ONCE):
@@ -104,6 +114,8 @@ def write(num_utterances: int, folder: Path) -> None:
         columns["durations_s"][here] = durations_s
         text_tokens = 5.5 * durations_s * random.lognormal(0, 0.25, len(durations_s))
         columns["num_tokens"][here] = 22 + 13 * durations_s + text_tokens
+        columns["following_tokens"][here] = text_tokens
+        columns["gaps_s"][here] = np.where(np.arange(here.start, here.stop) % _UTTERANCES_PER_RECORDING, 0.5, np.nan)
     starts = np.append(np.arange(0, num_utterances, _UTTERANCES_PER_SHARD), num_utterances)
     np.save(folder / "shard_utterances.npy", np.diff(starts)[:, None])
     audio_s = np.add.reduceat(columns["durations_s"], starts[:-1], dtype=np.float64)

@@ -4,7 +4,8 @@ docs/experiments.md.
 pytest -m slow tests/real_speech/test_chanted.py --material=FOLDER -s
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,15 @@ from caspi.training.feed import BatchMaker
 from caspi.training.reading import ShardReader
 
 RECIPE = Path(__file__).with_name("chanted.yaml")
+PIECE_S = 2.5
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def measure(speech: Path, output: Path, *changes: str) -> tuple[float, float]:
     """Prepare, train with some values of the recipe changed; loss per token and CER of the validation split."""
-    source = f"data.sources.0.path={speech / 'pockettorah' / 'manifest.jsonl'}"
-    recipe = load_recipe(RECIPE, overrides=[source, *changes])
+    write_pieces(speech / "pockettorah" / "manifest.jsonl", output / "pieces")
+    recipe = load_recipe(RECIPE, overrides=[f"data.sources.0.path={output / 'pieces'}", *changes])
     with ray_session.connect():
         corpus = prepare(recipe, output / "corpus")
         result = train(recipe, corpus=corpus.path, output=output / "run", on_progress=print)
@@ -39,6 +41,33 @@ def measure(speech: Path, output: Path, *changes: str) -> tuple[float, float]:
             result.model, corpus, split="validation", output=output / "evaluation", limits=recipe.inference
         )
     return validation_loss(result.model, corpus), metrics["cer"]
+
+
+def write_pieces(manifest: Path, folder: Path) -> None:
+    """Verses cut between words, whose times are known, as Kaldi tables: each a recording with several segments."""
+    tables: dict[str, list[str]] = {"wav.scp": [], "segments": [], "text": []}
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        verse = json.loads(line)
+        tables["wav.scp"].append(f"{verse['id']} {manifest.parent / verse['audio']}")
+        for number, piece in enumerate(pieces(verse["words"])):
+            name = f"{verse['id']}-{number:02d}"
+            tables["segments"].append(f"{name} {verse['id']} {piece[0][1]:.3f} {piece[-1][2]:.3f}")
+            tables["text"].append(f"{name} {' '.join(word for word, _, _ in piece)}")
+    folder.mkdir(parents=True)
+    for name, lines in tables.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def pieces(words: list[tuple[str, float, float]]) -> Iterator[list[tuple[str, float, float]]]:
+    """Words with their starts and ends, as many together as last `PIECE_S`."""
+    piece: list[tuple[str, float, float]] = []
+    for word in words:
+        piece.append(word)
+        if word[2] - piece[0][1] >= PIECE_S:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 def validation_loss(model: Path, corpus: Corpus) -> float:

@@ -28,6 +28,7 @@ from caspi.training.neighbours import PAUSE_S, gaps_s
 from caspi.training.plan import EpochPlan, plan_epoch, plan_run
 from caspi.training.reading import ShardReader
 from tests.training.conftest import WORDS, tone
+from tests.training.test_augment import ALL
 from tests.training.test_feed import answers
 from tests.training.whole_runs import changed
 
@@ -292,17 +293,38 @@ def test_a_corpus_by_recording_keeps_them_together_in_their_order(talk_corpus: C
     assert sum(before != after for before, after in pairwise(judged)) > len(set(judged)) - 1
 
 
+def batch_maker(
+    corpus: Corpus, index: LengthIndex, prompter: Prompter, augmentation: Augmentation, context_share: float = 0.0
+) -> BatchMaker:
+    return BatchMaker(
+        reader=ShardReader.of_index(corpus, index, max_open_shards=8),
+        prompter=prompter,
+        augmentation=augmentation,
+        context=ContextMaker(Context(share=context_share), prompter),
+        seed=1,
+    )
+
+
+def test_what_was_heard_before_changes_nothing(
+    talk_recipe: Recipe, talk_corpus: Corpus, prompter: Prompter, tmp_path: Path
+):
+    """A run that is killed and resumed hears the same, with all augmentation and joined clips."""
+    index = LengthIndex.build(talk_corpus, prompter, tmp_path / "lengths")
+    plan = plan_run(index, talk_recipe.training)[1]
+    unbroken, resumed = (batch_maker(talk_corpus, index, prompter, ALL, 0.5) for _ in range(2))
+    for step in range(plan.num_steps):
+        ours = unbroken.make(plan.utterances(step), epoch=1)
+        if step >= plan.num_steps // 2:
+            theirs = resumed.make(plan.utterances(step), epoch=1)
+            np.testing.assert_array_equal(ours.features.values, theirs.features.values)
+            np.testing.assert_array_equal(ours.input_ids, theirs.input_ids)
+
+
 def test_a_joined_clip_teaches_its_texts_and_is_as_long_as_planned(
     talk_recipe: Recipe, talk_corpus: Corpus, prompter: Prompter, tmp_path: Path
 ):
     index = LengthIndex.build(talk_corpus, prompter, tmp_path / "lengths")
-    maker = BatchMaker(
-        reader=ShardReader.of_index(talk_corpus, index, max_open_shards=8),
-        prompter=prompter,
-        augmentation=Augmentation(),
-        context=ContextMaker(Context(), prompter),
-        seed=1,
-    )
+    maker = batch_maker(talk_corpus, index, prompter, Augmentation())
     texts = talk_corpus.read_table("train", ["text"])["text"].to_pylist()
     num_joined = 0
     for plan in plan_run(index, talk_recipe.training):

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,7 @@ class LengthIndex:
 
     def has_neighbours(self) -> bool:
         """Whether any two utterances follow each other in one recording."""
-        spans = zip(self.starts, self.starts[1:], strict=False)
-        return any(not np.isnan(self.gaps_s[start:stop]).all() for start, stop in spans)
+        return any(not np.isnan(self.gaps_s[start:stop]).all() for start, stop in pairwise(self.starts))
 
     def lengths(self, positions: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Seconds and tokens of clips, each of `counts` neighbours from a position on, with the pauses between them."""

@@ -26,7 +26,7 @@ class Survey:
     num_workers: int
     num_steps: int
     num_micro_batches: int  # of all workers
-    num_utterances: int  # repetitions and clips without speech included
+    num_utterances: int  # repetitions and clips without speech included; neighbours that are joined are one
     audio_s: float
     num_positions: int  # tokens with their padding
     work: Workload
