@@ -62,8 +62,8 @@ def _row(plan: CostPlan, estimate: Estimate, prices: Sequence[float]) -> tuple[s
     variant = estimate.variant
     return (
         variant.name,
-        f"{variant.num_weights / 1e6:,.0f} M",
-        f"{variant.num_trained / 1e6:,.1f} M",
+        f"{variant.learning.num_weights / 1e6:,.0f} M",
+        f"{variant.learning.num_trained / 1e6:,.1f} M",
         _layers(estimate.recomputed),
         f"{estimate.footprint.total / GIB:.1f}",
         "yes" if estimate.fits else "no",
