@@ -18,6 +18,7 @@ from caspi.model.released import SIZES, released_config
 from caspi.recipe import Recipe
 from caspi.recipe.sections import Toy, Training
 from caspi.training import parameters, train
+from caspi.training.bounds import Bounds
 from caspi.training.context import ContextMaker
 from caspi.training.cost import CostPlan, plan_cost
 from caspi.training.feed import BatchMaker
@@ -27,7 +28,7 @@ from caspi.training.measuring import measure
 from caspi.training.plan import plan_run
 from caspi.training.plan_report import of_gpu, of_machine
 from caspi.training.reading import ShardReader
-from caspi.training.survey import survey
+from caspi.training.survey import Surveyor
 from tests.training.whole_runs import changed, lines
 
 TEXT = "ילד הולך הביתה עכשיו"
@@ -167,7 +168,8 @@ def test_the_survey_is_what_training_will_compute(recipe: Recipe, corpus: Corpus
     prompter = load_prompter(toy_model)
     index = LengthIndex.build(corpus, prompter, tmp_path / "lengths")
     plans = plan_run(index, training)
-    found = survey(plans, training, config, num_workers=2, num_prompt_tokens=len(prompter.prompt(0)))
+    bounds = Bounds.fixed(training.batches)
+    found = Surveyor(plans, training, num_workers=2, num_prompt_tokens=len(prompter.prompt(0))).survey(config, bounds)
     maker = BatchMaker(
         reader=ShardReader.of_index(corpus, index, max_open_shards=8),
         prompter=prompter,
@@ -193,6 +195,7 @@ def test_the_survey_is_what_training_will_compute(recipe: Recipe, corpus: Corpus
         max(batch.num_tokens for batch in batches),
         max(int(work.audio_tokens) for work in works),
         max(int(work.logits) for work in works),
+        max(int(batch.row_tokens().max()) for batch in batches),
     )
     assert 0.5 < found.packing_efficiency < 1
 
@@ -204,7 +207,9 @@ def test_augmentation_and_contexts_make_the_largest_batch_larger(
     index = LengthIndex.build(corpus, prompter, tmp_path / "lengths")
     plain = changed(recipe, augmentation=NO_AUGMENTATION, context={"share": 0}).training
     ours, theirs = (
-        survey(plan_run(index, each), each, toy().model.config, num_workers=1, num_prompt_tokens=18).largest
+        Surveyor(plan_run(index, each), each, num_workers=1, num_prompt_tokens=18)
+        .survey(toy().model.config, Bounds.fixed(each.batches))
+        .largest
         for each in (recipe.training, plain)
     )
     assert ours.positions > theirs.positions
@@ -258,7 +263,7 @@ def test_a_shown_mfu_and_price_replace_the_assumed_ones(large: tuple[Recipe, Pat
 
 def test_lora_takes_less_memory_and_less_time(planned: CostPlan):
     full, lora = planned.estimates[:2]
-    assert lora.footprint.total < 0.5 * full.footprint.total
+    assert lora.placement.footprint.total < 0.5 * full.placement.footprint.total
     assert lora.variant.learning.num_trained < 0.02 * full.variant.learning.num_trained
     works = [
         training_flops(each.variant.config, planned.survey.work, trained=each.variant.learning.trained)
@@ -272,12 +277,24 @@ def test_what_does_not_fit_is_planned_with_layers_recomputed_and_may_still_not_f
 ):
     small = plan_cost(large[0], corpus.path, gpu="l4")
     full = small.estimates[0]
-    assert full.recomputed == ALL_LAYERS and not full.fits
-    assert full.footprint.total > 35 * GIB
-    assert {estimate.variant.name for estimate in small.estimates if estimate.fits} >= {"0.6B full", "0.6B LoRA 16"}
+    assert full.placement.recomputed == ALL_LAYERS and not full.placement.fits
+    assert full.placement.footprint.total > 35 * GIB
+    assert {estimate.variant.name for estimate in small.estimates if estimate.placement.fits} >= {
+        "0.6B full",
+        "0.6B LoRA 16",
+    }
     said = of_gpu(small, price_per_hour=None).splitlines()
     (row,) = [line for line in said if line.startswith("1.7B full")]
-    assert row.split()[2:9] == ["2,038", "M", "2,038.0", "M", "all", f"{full.footprint.total / GIB:.1f}", "no"]
+    assert row.split()[2:10] == [
+        "2,038",
+        "M",
+        "2,038.0",
+        "M",
+        "all",
+        "60",
+        f"{full.placement.footprint.total / GIB:.1f}",
+        "no",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +309,7 @@ def test_the_first_row_is_the_recipes_own_way(recipe: Recipe, corpus: Corpus, wa
     assert [estimate.variant.name for estimate in plan.estimates] == [name, "full", "LoRA 16"]
     own, full, _ = plan.estimates
     assert own.variant.learning.num_trained < full.variant.learning.num_trained
-    assert own.footprint.activations < full.footprint.activations
+    assert own.placement.footprint.activations < full.placement.footprint.activations
 
 
 def test_a_toy_is_planned_with_its_own_tokenizer_and_no_other_size(recipe: Recipe, corpus: Corpus):

@@ -65,6 +65,10 @@ class Workers(Section):
     cpus_per_worker: float = Field(1.0, gt=0)
     """Logical CPUs that each worker reserves, for reading and decoding."""
 
+    memory_gib: float | None = Field(None, gt=0)
+    """What a worker may use, for `max_micro_batch_s: auto`: of its GPU, or of the machine's memory where it computes on
+    CPUs. Default: all of its GPU."""
+
     accelerator_type: str | None = None
     """Ray's name of the GPU that a worker must get, for instance `A100`."""
 
@@ -95,8 +99,9 @@ class Batches(Section):
     step_audio_s: float = Field(48.0, gt=0)
     """Audio of one optimizer step, over all workers and micro-batches: the effective batch."""
 
-    max_micro_batch_s: float = Field(60.0, gt=0)
-    """Audio per worker and forward pass, padding included."""
+    max_micro_batch_s: Annotated[float, Field(gt=0)] | Literal["auto"] = 60.0
+    """Audio per worker and forward pass, padding included. `auto`: as much as the worker's memory holds, which is
+    measured before the first step."""
 
     max_micro_batch_tokens: int | None = Field(None, ge=1)
     """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it. One
@@ -290,6 +295,15 @@ class Training(Section):
             raise ValueError(f"frozen={list(self.frozen)} leaves nothing to train; leave one part out")
         return self
 
+    @model_validator(mode="after")
+    def _memory_is_known(self) -> Self:
+        if self.batches.max_micro_batch_s == "auto" and not (self.workers.use_gpu or self.workers.memory_gib):
+            raise ValueError(
+                "batches.max_micro_batch_s=auto: how much memory a worker may use is not known without a GPU; "
+                "say it in training.workers.memory_gib"
+            )
+        return self
+
 
 # --- after training -------------------------------------------------------------------------------------------------
 
@@ -348,7 +362,7 @@ class Recipe(Section):
         longest = self.data.filters.max_duration_s
         batches, augmentation = self.training.batches, self.training.augmentation
         heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
-        if heard > batches.max_micro_batch_s:
+        if batches.max_micro_batch_s != "auto" and heard > batches.max_micro_batch_s:
             slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""
             raise ValueError(
                 f"data.filters.max_duration_s={longest}{slowed} does not fit in "

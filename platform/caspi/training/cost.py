@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caspi.corpus import Corpus
 from caspi.errors import RequestError
 from caspi.model import Prompter, build_toy, describe
@@ -20,11 +22,13 @@ from caspi.recipe.learning import PARTS, Lora
 from caspi.recipe.sections import Training
 from caspi.text import language_name
 from caspi.training import devices
+from caspi.training.bounds import Bounds
 from caspi.training.devices import Gpu
-from caspi.training.footprint import GIB, Footprint, Learning, footprint
+from caspi.training.footprint import GIB, Footprint, Learning, Load, footprint
 from caspi.training.outlook import num_validations
 from caspi.training.parameters import recomputed
-from caspi.training.survey import Survey, survey_run
+from caspi.training.sample import NARROWEST_S, TARGET_SHARE, Sample
+from caspi.training.survey import Survey, Surveyor
 from caspi.training.validation import num_judged
 
 # What is assumed of GPUs, until a run on them says better.
@@ -50,17 +54,25 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """How a variant lies in the memory of a GPU."""
+
+    recomputed: Parts  # shares of layers
+    bounds: Bounds  # of micro-batches
+    footprint: Footprint  # with the largest of them
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a run of one variant takes."""
 
     variant: Variant
-    recomputed: Parts  # shares of layers
-    footprint: Footprint
+    placement: Placement
     mfu: float  # at which computing_s is taken
     computing_s: float
     reading_s: float
     validation_s: float
-    fits: bool
 
     @property
     def steps_s(self) -> float:
@@ -107,15 +119,18 @@ def plan_cost(
         raise RequestError(f"--gpu {gpu}: not known; expected cpu or one of {', '.join(known)}")
     opened = Corpus.open(corpus)
     config, prompter = _describe_start(recipe, opened)
-    num_workers = recipe.training.workers.most
+    device, num_workers = known[gpu], recipe.training.workers.most
+    variants = list(_variants(config, recipe.training, lora_rank))
     with tempfile.TemporaryDirectory(prefix="caspi-plan-") as folder:
-        surveyed = survey_run(recipe, opened, config, prompter, Path(folder), num_workers=num_workers)
+        surveyor = Surveyor.of_run(recipe, opened, prompter, Path(folder), num_workers=num_workers)
+        placements = [_place(variant, Sample(surveyor), device) for variant in variants]
+        surveyed = surveyor.survey(config, placements[0].bounds)
     validated_s = _validated_s(recipe, opened, surveyed)
     estimates = tuple(
-        _fitting(variant, surveyed, known[gpu], mfu, validated_s)
-        for variant in _variants(config, recipe.training, lora_rank)
+        _estimate(variant, placement, surveyed, device, mfu, validated_s)
+        for variant, placement in zip(variants, placements, strict=True)
     )
-    return CostPlan(surveyed, known[gpu], estimates)
+    return CostPlan(surveyed, device, estimates)
 
 
 def _describe_start(recipe: Recipe, corpus: Corpus) -> tuple[Any, Prompter]:
@@ -162,41 +177,53 @@ def _shape(config: Any) -> tuple[int, ...]:
     return audio.d_model, audio.encoder_layers, text.hidden_size, text.num_hidden_layers
 
 
-def _fitting(variant: Variant, surveyed: Survey, gpu: Gpu, mfu: float | None, validated_s: float) -> Estimate:
+def _place(variant: Variant, sample: Sample, gpu: Gpu) -> Placement:
     """As the recipe says; with layers recomputed if it does not fit otherwise."""
     asked = recomputed(variant.training.gradient_checkpointing, variant.config)
-    estimate = _estimate(variant, surveyed, asked, gpu, mfu, validated_s)
-    if estimate.fits or asked == ALL_LAYERS:
-        return estimate
-    return _estimate(variant, surveyed, ALL_LAYERS, gpu, mfu, validated_s)
+    placement = _placed(variant, sample, gpu, asked)
+    if placement.fits or asked == ALL_LAYERS:
+        return placement
+    return _placed(variant, sample, gpu, ALL_LAYERS)
+
+
+def _placed(variant: Variant, sample: Sample, gpu: Gpu, again: Parts) -> Placement:
+    def at(load: np.ndarray) -> Footprint:
+        return footprint(
+            variant.config,
+            Load(*map(int, load)),
+            variant.learning,
+            precision="fp32" if variant.training.precision == "fp32" else "bf16",
+            recomputed=again,
+        )
+
+    def needs(loads: np.ndarray) -> np.ndarray:
+        return np.array([at(load).total for load in loads])
+
+    limit = gpu.memory_gib * GIB
+    bounds = Bounds.fixed(variant.training.batches)
+    if bounds is None:
+        bounds = sample.widest(needs, TARGET_SHARE * limit) or Bounds(NARROWEST_S)
+    _, loads = sample.micro_batches(bounds)
+    needed = at(loads[needs(loads).argmax()])
+    return Placement(again, bounds, needed, fits=needed.total <= limit)
 
 
 def _estimate(
-    variant: Variant, surveyed: Survey, again: Parts, gpu: Gpu, mfu: float | None, validated_s: float
+    variant: Variant, placement: Placement, surveyed: Survey, gpu: Gpu, mfu: float | None, validated_s: float
 ) -> Estimate:
-    training = variant.training
-    needed = footprint(
-        variant.config,
-        surveyed.largest,
-        variant.learning,
-        precision="fp32" if training.precision == "fp32" else "bf16",
-        recomputed=again,
-    )
     flops, done = (
         training_flops(variant.config, surveyed.work, trained=variant.learning.trained, recomputed=each)
-        for each in (NOTHING, again)
+        for each in (NOTHING, placement.recomputed)
     )
     # What is computed twice takes its time and is no use.
-    share = mfu if mfu is not None else (_LORA_MFU if training.lora else _MFU) * flops / done
+    share = mfu if mfu is not None else (_LORA_MFU if variant.training.lora else _MFU) * flops / done
     return Estimate(
         variant=variant,
-        recomputed=again,
-        footprint=needed,
+        placement=placement,
         mfu=share,
         computing_s=flops / (gpu.peak_flops * share * surveyed.num_workers),
         reading_s=surveyed.audio_s / (_READ_RTFX * surveyed.num_workers),
         validation_s=validated_s / (_VALIDATION_RTFX * surveyed.num_workers),
-        fits=needed.total <= gpu.memory_gib * GIB,
     )
 
 

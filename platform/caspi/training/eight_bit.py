@@ -7,7 +7,6 @@ import torch
 
 from caspi.errors import RequestError
 
-
 _SMALLEST = 4096  # numbers; fewer keep fp32 moments
 _BLOCK = 256  # numbers that share a scale
 

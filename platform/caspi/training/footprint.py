@@ -11,11 +11,14 @@ and F likewise of the encoder; V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
+from caspi.model.batch import Batch
 from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
-from caspi.model.flops import EVERYTHING, NOTHING, Parts, empty_model, trained_shares
+from caspi.model.flops import EVERYTHING, NOTHING, Parts, Workload, empty_model, trained_shares
 from caspi.recipe.sections import Training
 from caspi.training import eight_bit, parameters
 
@@ -55,7 +58,7 @@ class Learning:
     states_bytes: int  # gradients, moments, averages
 
     @classmethod
-    def of(cls, config: Any, training: Training) -> "Learning":
+    def of(cls, config: Any, training: Training) -> Self:
         """By building the model in the recipe's way, without its weights."""
         model = empty_model(config)
         parameters.prepare(model, training)
@@ -80,9 +83,23 @@ class Learning:
 class Load:
     """The most that one micro-batch holds, padding and margins included."""
 
+    FIELDS: ClassVar[tuple[str, ...]] = ("positions", "audio_tokens", "logits", "longest")
+
     positions: int  # tokens of the decoder
     audio_tokens: int
     logits: int
+    longest: int = 0  # tokens of the longest row
+
+    @classmethod
+    def of_batch(cls, config: Any, batch: Batch, *, with_alignment: bool) -> Self:
+        """What a batch holds, which should be on the CPU."""
+        work = Workload.of_batch(config, batch, with_alignment=with_alignment)
+        longest = int(batch.row_tokens().max())
+        return cls(batch.num_tokens, int(work.audio_tokens), int(work.logits), longest)
+
+    def as_array(self) -> np.ndarray:
+        """(fields of Load,)"""
+        return np.array([getattr(self, name) for name in self.FIELDS])
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ def train_loop(job: Job) -> Outcome:
         if start.restored is not None:
             progress.say("resumed", worker.state, f"{start.restored.name} on {worker.world_size} workers")
         try:
+            if calibration := worker.calibrate():
+                progress.say("memory", worker.state, str(calibration))
             return _Loop(worker, progress, record, keeper).run(is_fresh=start.restored is None)
         except DoesNotFit as error:
             return Outcome("failed", error)

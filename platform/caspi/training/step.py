@@ -132,6 +132,13 @@ def train_step(
     )
 
 
+def try_batch(model: Any, optimizer: torch.optim.Optimizer, batch: Batch, objective: Objective) -> bool:
+    """Compute a batch forward and backward, to no effect. Whether there was enough memory."""
+    totals = _accumulate(model, [batch], objective, StepClock(objective.device))
+    optimizer.zero_grad(set_to_none=False)
+    return not totals["out_of_memory"]
+
+
 def halves(batch: Batch) -> Sequence[Batch]:
     """The two halves of a batch; one utterance stays whole."""
     return batch.halves() if batch.num_utterances > 1 else (batch,)
@@ -249,16 +256,21 @@ def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.Optimizer:
     trained = [parameter for group in groups for parameter in group["params"]]
     for parameter in trained:
         # A rank whose share of a step is empty must bring zeros to the reduction, not nothing.
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = _zeros(parameter)
     if settings.states == "8bit":
         return eight_bit.adamw(groups, betas=settings.betas, embedding=model.get_input_embeddings().weight)
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
     for parameter in trained:
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
-            **{moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")},
+            **{moment: _zeros(parameter) for moment in ("exp_avg", "exp_avg_sq")},
         }
     return optimizer
+
+
+def _zeros(parameter: torch.Tensor) -> torch.Tensor:
+    """Written, so that they are in memory: the system gives what `torch.zeros` asks for when it is first touched."""
+    return torch.empty_like(parameter).zero_()
 
 
 def learning_rate(settings: Optimizer, *, step: int, num_steps: int) -> float:

@@ -1,10 +1,9 @@
 """One rank of a run: the model, its optimizer, its share of the plan, and how far it has come."""
 
 import contextlib
-import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ import torch.distributed as dist
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.model.flops import trained_shares, training_flops
-from caspi.training import checkpoint, devices, parameters
+from caspi.training import checkpoint, device_memory, devices, parameters
+from caspi.training.bounds import Bounds
+from caspi.training.calibration import Calibration, Calibrator, Memory
 from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
 from caspi.training.feed import BatchMaker
+from caspi.training.footprint import Load
 from caspi.training.job import Job
 from caspi.training.keeping import is_judged
 from caspi.training.lengths import LengthIndex
@@ -29,6 +31,7 @@ from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
 from caspi.training.reading import ShardReader
 from caspi.training.resuming import check_start
+from caspi.training.sample import Sample
 from caspi.training.sensors import Sensors
 from caspi.training.step import (
     Objective,
@@ -39,7 +42,9 @@ from caspi.training.step import (
     halves,
     learning_rate,
     train_step,
+    try_batch,
 )
+from caspi.training.survey import Surveyor
 from caspi.training.validation import Examiner, Judgement
 
 
@@ -66,6 +71,7 @@ class Worker:
     plans: list[EpochPlan]
     maker: BatchMaker
     examiner: Examiner
+    bounds: Bounds | None  # of micro-batches; None: not calibrated yet
 
     @classmethod
     def start(cls, job: Job, restored: Path | None) -> "Worker":
@@ -92,7 +98,8 @@ class Worker:
             seed=recipe.training.seed,
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner)
+        bounds = Bounds.fixed(recipe.training.batches)
+        return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner, bounds)
 
     @property
     def num_steps(self) -> int:
@@ -106,19 +113,41 @@ class Worker:
     def autocast(self) -> torch.dtype | None:
         return autocast_type(self.job.recipe.training.precision, self.device)
 
+    def calibrate(self) -> Calibration | None:
+        """Find the bounds of micro-batches, with the other ranks, where the recipe leaves them to the device.
+
+        Raises:
+            DoesNotFit: on every rank: some utterance alone needs more memory than there is.
+        """
+        if self.bounds is not None:
+            return None
+        training, config = self.job.recipe.training, self.loaded.model.config
+        surveyor = Surveyor(self.plans, training, self.world_size, len(self.loaded.prompter.prompt(0)))
+        # While a checkpoint is written, its copy of the model is in the memory of the first rank's host.
+        copy = self.snapshot() if self.device.type == "cpu" and self.rank == 0 else None
+        self._try(np.zeros(1, np.int64))  # what is allocated once would be taken for a part of the first batch
+        limits = gather(device_memory.limit_bytes(self.device, training.workers.memory_gib), self.world_size)
+        names = gather(device_memory.name(self.device), self.world_size)
+        memory = Memory.of(self.job.output / "memory", names, min(limits), config, training)
+        known = from_rank_0(memory.read(), self.world_size)
+        found = Calibrator(Sample(surveyor), self._try, min(limits)).run(known)
+        del copy
+        if known is None:
+            if self.rank == 0:
+                memory.write(found.model)
+            # What ran out before did so on another device, or was tried by these batches.
+            self.state = replace(self.state, max_micro_batch_s=None)
+        self.bounds = found.bounds.within(training.batches)
+        return found
+
     def remaining_shares(self) -> Iterator[Share]:
         """This rank's share of each step, from where the run stands to its end. It runs ahead of them, in a thread."""
-        first, bounds = self.state, self.job.recipe.training.batches
+        assert self.bounds is not None, "calibrate comes first"
+        first = self.state
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
             for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
-                groups = plan.micro_batches(
-                    step,
-                    rank=self.rank,
-                    world_size=self.world_size,
-                    max_micro_batch_s=bounds.max_micro_batch_s,
-                    max_micro_batch_tokens=bounds.max_micro_batch_tokens,
-                )
+                groups = plan.micro_batches(step, rank=self.rank, world_size=self.world_size, **asdict(self.bounds))
                 items = np.concatenate([*groups, np.zeros(0, np.int64)])
                 yield Share(items, [self.maker.make(group, epoch=epoch) for group in groups])
 
@@ -175,13 +204,23 @@ class Worker:
         peak_flops = peak * 1e12 if peak is not None else devices.peak_flops(self.device)
 
         def measure(seconds: Counter[str]) -> Local:
-            return Local(seconds, peak_memory(self.device), peak_flops, sensors.latest if sensors else {})
+            return Local(seconds, device_memory.peak_bytes(self.device), peak_flops, sensors.latest if sensors else {})
 
         return Ranks(
             measure,
             gather=lambda local: gather(local, self.world_size),
             flops=lambda work: training_flops(config, work, trained=trained),
         )
+
+    def _try(self, items: np.ndarray) -> tuple[Load, float]:
+        """What some items are as a micro-batch, and the most bytes that any rank uses for it; infinite: too many."""
+        training = self.job.recipe.training
+        batch = self.maker.make(items, epoch=0)
+        load = Load.of_batch(self.loaded.model.config, batch, with_alignment=training.alignment_weight > 0)
+        device_memory.restart_peak(self.device)
+        is_enough = try_batch(self.loaded.model, self.optimizer, batch, self._objective())
+        used = device_memory.peak_bytes(self.device) if is_enough else float("inf")
+        return load, max(gather(used, self.world_size))
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """The batches of the plan, cut to what memory has been found to hold."""
@@ -227,10 +266,3 @@ def from_rank_0(value: Any, world_size: int) -> Any:
     if world_size > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most bytes that this rank has used so far: of the GPU, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
