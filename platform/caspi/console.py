@@ -72,6 +72,8 @@ class Console:
             self.line(f"{place}  damaged, so not used: {line['text']}")
         elif event == "resumed":
             self.line(f"{place}  goes on from {line['text']}")
+        elif event == "not_compiled":
+            self.line(f"{place}  training.compile does not work here, so layers run as they are: {line['text']}")
         elif event == "memory":
             self.line(f"{place}  {line['text']}")
         elif event == "profile":

@@ -258,6 +258,14 @@ class Training(Section):
     gradient_checkpointing: GradientCheckpointing = GradientCheckpointing()
     """Recompute activations in the backward pass: less memory, about a third more time where it is `true` for all."""
 
+    sharding: Literal["none", "full"] = "none"
+    """`full`: the weights of layers, their gradients and moments are shared out over the workers (FSDP2), where a model
+    does not fit otherwise; each layer is sent around for every micro-batch. `none`: every worker has all."""
+
+    compile: bool = False
+    """Let torch.compile make code of the layers when the run starts, which takes a minute or two. Needs a C++ compiler,
+    on GPUs Triton besides; where it does not work the run says so and goes on without."""
+
     frozen: tuple[Part, ...] = ()
     """Parts of the model that are not trained: they need neither gradients nor optimizer states."""
 
@@ -293,6 +301,13 @@ class Training(Section):
             )
         if set(self.frozen) == set(PARTS):
             raise ValueError(f"frozen={list(self.frozen)} leaves nothing to train; leave one part out")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_go_together(self) -> Self:
+        apart = {"lora": self.lora, "optimizer.states=8bit": self.optimizer.states == "8bit", "compile": self.compile}
+        if self.sharding == "full" and (others := [name for name, is_on in apart.items() if is_on]):
+            raise ValueError(f"sharding=full does not go together with {' and '.join(others)}; leave one of them out")
         return self
 
     @model_validator(mode="after")

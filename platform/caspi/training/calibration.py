@@ -26,7 +26,7 @@ from caspi.corpus.commit import write_text
 from caspi.recipe.sections import Training
 from caspi.training.bounds import Bounds
 from caspi.training.footprint import GIB, Load
-from caspi.training.sample import NARROWEST_S, TARGET_SHARE, Sample
+from caspi.training.sample import NARROWEST_S, Sample
 from caspi.training.step import DoesNotFit
 
 Try = Callable[[np.ndarray], tuple[Load, float]]
@@ -103,6 +103,7 @@ class Calibrator:
     sample: Sample
     attempt: Try
     limit_bytes: float
+    target_share: float  # of it, up to where micro-batches may take it
     _loads: list[np.ndarray] = field(default_factory=list)
     _used: list[float] = field(default_factory=list)
     _tried: set[bytes] = field(default_factory=set)
@@ -125,7 +126,7 @@ class Calibrator:
 
     @property
     def _target(self) -> float:
-        return TARGET_SHARE * self.limit_bytes
+        return self.target_share * self.limit_bytes
 
     def _grow(self, deadline: float) -> None:
         """Try larger and larger batches, of each size the largest by every measure, until the next may not fit."""
@@ -156,7 +157,7 @@ class Calibrator:
         load, used = self.attempt(items)
         if not np.isfinite(used):
             # More than what was used by the largest that went well is not to be had, whatever the limit says.
-            self.limit_bytes = min(self.limit_bytes, max(self._used, default=0.0) / TARGET_SHARE)
+            self.limit_bytes = min(self.limit_bytes, max(self._used, default=0.0) / self.target_share)
             return False
         self._tried.add(items.tobytes())
         self._loads.append(load.as_array())
@@ -173,7 +174,7 @@ class Calibrator:
             needed = model(self.sample.micro_batches(Bounds(NARROWEST_S))[1]).max()
             raise DoesNotFit(
                 f"memory: some utterance alone needs {needed / GIB:.2f} GiB, and a worker may use "
-                f"{self._target / GIB:.2f} ({TARGET_SHARE:.0%} of {self.limit_bytes / GIB:.2f}); lower "
+                f"{self._target / GIB:.2f} ({self.target_share:.0%} of {self.limit_bytes / GIB:.2f}); lower "
                 "data.filters.max_duration_s, turn on training.gradient_checkpointing, raise "
                 "training.workers.memory_gib, or take GPUs with more memory"
             )

@@ -27,7 +27,7 @@ from caspi.training.devices import Gpu
 from caspi.training.footprint import GIB, Footprint, Learning, Load, footprint
 from caspi.training.outlook import num_validations
 from caspi.training.parameters import recomputed
-from caspi.training.sample import NARROWEST_S, TARGET_SHARE, Sample
+from caspi.training.sample import NARROWEST_S, TARGET_SHARES, Sample
 from caspi.training.survey import Survey, Surveyor
 from caspi.training.validation import num_judged
 
@@ -202,7 +202,7 @@ def _placed(variant: Variant, sample: Sample, gpu: Gpu, again: Parts) -> Placeme
     limit = gpu.memory_gib * GIB
     bounds = Bounds.fixed(variant.training.batches)
     if bounds is None:
-        bounds = sample.widest(needs, TARGET_SHARE * limit) or Bounds(NARROWEST_S)
+        bounds = sample.widest(needs, TARGET_SHARES["cuda"] * limit) or Bounds(NARROWEST_S)
     _, loads = sample.micro_batches(bounds)
     needed = at(loads[needs(loads).argmax()])
     return Placement(again, bounds, needed, fits=needed.total <= limit)

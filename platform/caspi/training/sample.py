@@ -15,9 +15,9 @@ from caspi.training.footprint import Load
 from caspi.training.plan import EpochPlan
 from caspi.training.survey import Surveyor
 
-TARGET_SHARE = 0.92
-"""Of the memory that there is, what the largest micro-batch may take. The rest is for what was not foreseen, and for
-what the allocator cannot use."""
+TARGET_SHARES = {"cuda": 0.92, "cpu": 0.87}
+"""Of the memory that there is, by the kind of device, up to where the largest micro-batch may take it. The rest is for
+what was not foreseen, and for what the allocator cannot use; on CPUs for batches that wait to be computed besides."""
 
 Needs = Callable[[np.ndarray], np.ndarray]
 """Loads, (num_micro_batches, fields of Load), to bytes, (num_micro_batches,)."""

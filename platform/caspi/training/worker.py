@@ -20,6 +20,7 @@ from caspi.training import checkpoint, device_memory, devices, parameters
 from caspi.training.bounds import Bounds
 from caspi.training.calibration import Calibration, Calibrator, Memory
 from caspi.training.checkpoint import Snapshot, State
+from caspi.training.compiling import compile_layers, eagerly
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
 from caspi.training.feed import BatchMaker
@@ -31,8 +32,9 @@ from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
 from caspi.training.reading import ShardReader
 from caspi.training.resuming import check_start
-from caspi.training.sample import Sample
+from caspi.training.sample import TARGET_SHARES, Sample
 from caspi.training.sensors import Sensors
+from caspi.training.sharding import gathered, shard
 from caspi.training.step import (
     Objective,
     StepResult,
@@ -54,6 +56,7 @@ class Share:
 
     items: np.ndarray  # of the plan: utterances, their copies, silences
     batches: list[Batch]
+    idle: list[Batch]  # that count for nothing: the others have so many more
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Worker:
     maker: BatchMaker
     examiner: Examiner
     bounds: Bounds | None  # of micro-batches; None: not calibrated yet
+    not_compiled: str | None  # why, where the recipe asks for it
 
     @classmethod
     def start(cls, job: Job, restored: Path | None) -> "Worker":
@@ -84,6 +88,9 @@ class Worker:
         corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
         check_start(job.start, job.start_digest)
         parameters.prepare(loaded.model, recipe.training)
+        not_compiled = compile_layers(loaded.model, device) if recipe.training.compile else None
+        if recipe.training.sharding == "full" and world_size > 1:
+            shard(loaded.model, device)
         loaded.model.train()
         optimizer = build_optimizer(loaded.model, recipe.training.optimizer)
         ema = Ema(loaded.model, recipe.training.ema) if recipe.training.ema else None
@@ -97,9 +104,21 @@ class Worker:
             context=ContextMaker(recipe.training.context, loaded.prompter),
             seed=recipe.training.seed,
         )
-        examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        bounds = Bounds.fixed(recipe.training.batches)
-        return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner, bounds)
+        return cls(
+            job=job,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+            loaded=loaded,
+            optimizer=optimizer,
+            ema=ema,
+            state=state,
+            plans=plans,
+            maker=maker,
+            examiner=Examiner(recipe, corpus, loaded, rank, world_size),
+            bounds=Bounds.fixed(recipe.training.batches),
+            not_compiled=not_compiled,
+        )
 
     @property
     def num_steps(self) -> int:
@@ -108,6 +127,11 @@ class Worker:
     @property
     def is_done(self) -> bool:
         return self.state.step == self.num_steps
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks must run as many forward and backward passes as the others."""
+        return self.job.recipe.training.sharding == "full" and self.world_size > 1
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -124,13 +148,14 @@ class Worker:
         training, config = self.job.recipe.training, self.loaded.model.config
         surveyor = Surveyor(self.plans, training, self.world_size, len(self.loaded.prompter.prompt(0)))
         # While a checkpoint is written, its copy of the model is in the memory of the first rank's host.
-        copy = self.snapshot() if self.device.type == "cpu" and self.rank == 0 else None
+        copy = self.snapshot() if self.device.type == "cpu" else None
         self._try(np.zeros(1, np.int64))  # what is allocated once would be taken for a part of the first batch
         limits = gather(device_memory.limit_bytes(self.device, training.workers.memory_gib), self.world_size)
         names = gather(device_memory.name(self.device), self.world_size)
         memory = Memory.of(self.job.output / "memory", names, min(limits), config, training)
         known = from_rank_0(memory.read(), self.world_size)
-        found = Calibrator(Sample(surveyor), self._try, min(limits)).run(known)
+        share = TARGET_SHARES[self.device.type]
+        found = Calibrator(Sample(surveyor), self._try, min(limits), share).run(known)
         del copy
         if known is None:
             if self.rank == 0:
@@ -142,14 +167,29 @@ class Worker:
 
     def remaining_shares(self) -> Iterator[Share]:
         """This rank's share of each step, from where the run stands to its end. It runs ahead of them, in a thread."""
-        assert self.bounds is not None, "calibrate comes first"
         first = self.state
         for epoch in range(first.epoch, len(self.plans)):
             plan = self.plans[epoch]
             for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
-                groups = plan.micro_batches(step, rank=self.rank, world_size=self.world_size, **asdict(self.bounds))
+                groups = self._groups(plan, step, self.rank)
                 items = np.concatenate([*groups, np.zeros(0, np.int64)])
-                yield Share(items, [self.maker.make(group, epoch=epoch) for group in groups])
+                batches = [self.maker.make(group, epoch=epoch) for group in groups]
+                yield Share(items, batches, self._idle(plan, step, len(batches)))
+
+    def _groups(self, plan: EpochPlan, step: int, rank: int) -> tuple[np.ndarray, ...]:
+        assert self.bounds is not None, "calibrate comes first"
+        return plan.micro_batches(step, rank=rank, world_size=self.world_size, **asdict(self.bounds))
+
+    def _idle(self, plan: EpochPlan, step: int, num_batches: int) -> list[Batch]:
+        """What this rank computes to no effect, as small as can be, so that it runs as often as any other."""
+        if not self.is_sharded:
+            return []
+        most = max(len(self._groups(plan, step, rank)) for rank in range(self.world_size))
+        if most == num_batches:
+            return []
+        items = plan.utterances(step)
+        durations_s, _ = plan.lengths(items)
+        return [self.maker.make(items[[durations_s.argmin()]], epoch=plan.epoch)] * (most - num_batches)
 
     def step(self, share: Share, *, stop: Stop) -> tuple[float, StepResult]:
         """Do one update; returns its learning rate and what it did."""
@@ -159,7 +199,12 @@ class Worker:
         # The released models have no dropout. One that has draws the same numbers after a restart.
         torch.manual_seed(hash((settings.seed, state.step, self.rank)))
         result = train_step(
-            self.loaded.model, self.optimizer, self._fitting(share.batches), self._objective(), stop=stop
+            self.loaded.model,
+            self.optimizer,
+            self._fitting(share.batches),
+            self._objective(),
+            idle=share.idle,
+            stop=stop,
         )
         if result.max_padded_s is not None:
             # For the rest of the run: what ran out once runs out again.
@@ -177,13 +222,22 @@ class Worker:
     def judge(self) -> Judgement | None:
         """Transcribe together with the other ranks, and remember the grade. None: there is no validation split."""
         with self.kept():
-            judgement = self.examiner.judge(self.state.step, autocast=self.autocast)
+            judgement = self.examine()
         if judgement is not None:
             self.state = self.state.graded(judgement.grade)
         return judgement
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot.take(self.loaded, self.optimizer, self.state, self.ema)
+    def examine(self) -> Judgement | None:
+        """Transcribe together with the other ranks, with the weights as they are."""
+        with gathered(self.loaded.model), eagerly(is_compiled=self.job.recipe.training.compile):
+            return self.examiner.judge(self.state.step, autocast=self.autocast)
+
+    def snapshot(self) -> Snapshot | None:
+        """A copy of everything, on rank 0. Of a sharded model the others must help with it."""
+        if self.rank != 0 and not self.is_sharded:
+            return None
+        snapshot = Snapshot.take(self.loaded, self.optimizer, self.state, self.ema, is_kept=self.rank == 0)
+        return snapshot if self.rank == 0 else None
 
     def kept(self) -> contextlib.AbstractContextManager[None]:
         """Within the block `loaded` is the model that would be kept."""
@@ -218,14 +272,16 @@ class Worker:
         batch = self.maker.make(items, epoch=0)
         load = Load.of_batch(self.loaded.model.config, batch, with_alignment=training.alignment_weight > 0)
         device_memory.restart_peak(self.device)
-        is_enough = try_batch(self.loaded.model, self.optimizer, batch, self._objective())
+        is_enough = try_batch(self.loaded.model, batch, self._objective())
         used = device_memory.peak_bytes(self.device) if is_enough else float("inf")
         return load, max(gather(used, self.world_size))
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """The batches of the plan, cut to what memory has been found to hold."""
         bound_s = self.state.max_micro_batch_s
-        if bound_s is None or all(batch.padded_s <= bound_s or batch.num_utterances == 1 for batch in batches):
+        if bound_s is None or self.is_sharded:
+            return batches
+        if all(batch.padded_s <= bound_s or batch.num_utterances == 1 for batch in batches):
             return batches
         return self._fitting([part for batch in batches for part in _cut(batch, bound_s)])
 
@@ -237,6 +293,7 @@ class Worker:
             max_grad_norm=settings.optimizer.max_grad_norm,
             alignment_weight=settings.alignment_weight,
             label_smoothing=settings.label_smoothing,
+            is_sharded=self.is_sharded,
             before_forward=self._limit_memory if self.job.memory_limit else None,
         )
 
