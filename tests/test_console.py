@@ -110,7 +110,11 @@ def test_a_run_says_what_went_wrong_and_how_it_goes_on(capsys: pytest.CaptureFix
     console.training({"event": "damaged_checkpoint", **place, "text": "checkpoint-000060: changed: state.json"})
     console.training({"event": "resumed", **place, "text": "checkpoint-000040 on 2 workers"})
     console.training({"event": "average", **place, "eval/wer": 0.05, "eval/cer": 0.01})
-    memory, damaged, resumed, average = capsys.readouterr().out.splitlines()
+    console.training({"event": "memory", **place, "text": "each worker computes up to 84 s of audio"})
+    console.training({"event": "not_compiled", **place, "text": "InvalidCxxCompiler: none"})
+    memory, damaged, resumed, average, found, eager = capsys.readouterr().out.splitlines()
+    assert "each worker computes up to 84 s of audio" in found
+    assert "so layers run as they are: InvalidCxxCompiler: none" in eager
     assert "out of memory: done again in halves, 30 s of audio at once" in memory
     assert "checkpoint-000060: changed: state.json" in damaged
     assert "epoch 2/5  step  40/100" in resumed

@@ -72,6 +72,10 @@ class Console:
             self.line(f"{place}  damaged, so not used: {line['text']}")
         elif event == "resumed":
             self.line(f"{place}  goes on from {line['text']}")
+        elif event == "not_compiled":
+            self.line(f"{place}  training.compile does not work here, so layers run as they are: {line['text']}")
+        elif event == "memory":
+            self.line(f"{place}  {line['text']}")
         elif event == "profile":
             self.line(f"{place}  traces in {line['text']}: open them at ui.perfetto.dev or chrome://tracing")
         elif event == "step" and self._is_time(line["step"] in (1, line["num_steps"])):

@@ -11,6 +11,7 @@ from caspi.recipe.sections import Training
 from caspi.training import parameters
 from caspi.training.checkpoint import Snapshot, State, restore
 from caspi.training.ema import Ema
+from caspi.training.sharding import shard
 from caspi.training.step import Objective, StepResult, build_optimizer, train_step
 from caspi.training.store import Store
 from tests.training.one_step import batches
@@ -26,6 +27,8 @@ class Learner:
         self.model = self.loaded.model.train()
         self.start = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
         parameters.prepare(self.model, self.settings)
+        if self.settings.sharding == "full":
+            shard(self.model, torch.device("cpu"))
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
         self.ema = Ema(self.model, self.settings.ema) if self.settings.ema else None
         self.step = 0
@@ -35,10 +38,16 @@ class Learner:
     ) -> Sequence[StepResult]:
         """Do updates from always the same eight utterances, so many in a micro-batch."""
         objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=1.0, before_forward=before_forward)
-        return [self._update(per_batch, objective) for _ in range(num_steps)]
+        return [self._update(self.batches(per_batch), objective) for _ in range(num_steps)]
 
-    def _update(self, per_batch: int, objective: Objective) -> StepResult:
-        result = train_step(self.model, self.optimizer, self.batches(per_batch), objective)
+    def update(self, batches: Sequence[Batch], *, idle: Sequence[Batch] = ()) -> StepResult:
+        """Do one update from these, together with other ranks."""
+        norm = self.settings.optimizer.max_grad_norm
+        is_sharded = self.settings.sharding == "full"
+        return self._update(batches, Objective(torch.device("cpu"), None, norm, is_sharded=is_sharded), idle)
+
+    def _update(self, batches: Sequence[Batch], objective: Objective, idle: Sequence[Batch] = ()) -> StepResult:
+        result = train_step(self.model, self.optimizer, batches, objective, idle=idle)
         self.step += 1
         if self.ema:
             self.ema.update(self.step)
@@ -50,11 +59,15 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint."""
+    def save(self, folder: Path, *, is_kept: bool = True) -> Path:
+        """Write a checkpoint, or help another rank to."""
+        state = State(step=self.step)
+        snapshot = Snapshot.take(self.loaded, self.optimizer, state, self.ema, is_kept=is_kept)
         store = Store(folder)
+        if not is_kept:
+            return store.path(self.step)
         store.claim()
-        return store.write(Snapshot.take(self.loaded, self.optimizer, State(step=self.step), self.ema), self.loaded)
+        return store.write(snapshot, self.loaded)
 
     def restore(self, checkpoint: Path) -> Self:
         self.step = restore(checkpoint, self.loaded, self.optimizer, self.ema).step

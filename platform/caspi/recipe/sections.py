@@ -66,6 +66,10 @@ class Workers(Section):
     cpus_per_worker: float = Field(1.0, gt=0)
     """Logical CPUs that each worker reserves, for reading and decoding."""
 
+    memory_gib: float | None = Field(None, gt=0)
+    """What a worker may use, for `max_micro_batch_s: auto`: of its GPU, or of the machine's memory where it computes on
+    CPUs. Default: all of its GPU."""
+
     accelerator_type: str | None = None
     """Ray's name of the GPU that a worker must get, for instance `A100`."""
 
@@ -100,8 +104,9 @@ class Batches(Section):
     step_audio_s: float = Field(48.0, gt=0)
     """Audio of one optimizer step, over all workers and micro-batches: the effective batch."""
 
-    max_micro_batch_s: float = Field(60.0, gt=0)
-    """Audio per worker and forward pass, padding included."""
+    max_micro_batch_s: Annotated[float, Field(gt=0)] | Literal["auto"] = 60.0
+    """Audio per worker and forward pass, padding included. `auto`: as much as the worker's memory holds, which is
+    measured before the first step."""
 
     max_micro_batch_tokens: int | None = Field(None, ge=1)
     """Tokens per worker and forward pass: prompts, audio, texts and padding. Default: seconds alone bound it. One
@@ -235,6 +240,14 @@ class Training(Section):
     gradient_checkpointing: GradientCheckpointing = GradientCheckpointing()
     """Recompute activations in the backward pass: less memory, about a third more time where it is `true` for all."""
 
+    sharding: Literal["none", "full"] = "none"
+    """`full`: the weights of layers, their gradients and moments are shared out over the workers (FSDP2), where a model
+    does not fit otherwise; each layer is sent around for every micro-batch. `none`: every worker has all."""
+
+    compile: bool = False
+    """Let torch.compile make code of the layers when the run starts, which takes a minute or two. Needs a C++ compiler,
+    on GPUs Triton besides; where it does not work the run says so and goes on without."""
+
     frozen: tuple[Part, ...] = ()
     """Parts of the model that are not trained: they need neither gradients nor optimizer states."""
 
@@ -271,6 +284,22 @@ class Training(Section):
             )
         if set(self.frozen) == set(PARTS):
             raise ValueError(f"frozen={list(self.frozen)} leaves nothing to train; leave one part out")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_go_together(self) -> Self:
+        apart = {"lora": self.lora, "optimizer.states=8bit": self.optimizer.states == "8bit", "compile": self.compile}
+        if self.sharding == "full" and (others := [name for name, is_on in apart.items() if is_on]):
+            raise ValueError(f"sharding=full does not go together with {' and '.join(others)}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_is_known(self) -> Self:
+        if self.batches.max_micro_batch_s == "auto" and not (self.workers.use_gpu or self.workers.memory_gib):
+            raise ValueError(
+                "batches.max_micro_batch_s=auto: how much memory a worker may use is not known without a GPU; "
+                "say it in training.workers.memory_gib"
+            )
         return self
 
 
@@ -329,20 +358,23 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_utterance_fits_a_batch(self) -> Self:
         longest = self.data.filters.max_duration_s
-        batches, augmentation, joining = self.training.batches, self.training.augmentation, self.training.joining
+        augmentation, joining = self.training.augmentation, self.training.joining
+        bound_s = self.training.batches.max_micro_batch_s
+        if bound_s == "auto":
+            return self
         joined = joining.target_s[1] / (1 - augmentation.speed) + augmentation.max_shift_s
-        if joining.share and joined > batches.max_micro_batch_s:
+        if joining.share and joined > bound_s:
             raise ValueError(
                 f"training.joining.target_s={list(joining.target_s)} (up to {joined:.1f} with training.augmentation) "
-                f"does not fit in training.batches.max_micro_batch_s={batches.max_micro_batch_s}; "
+                f"does not fit in training.batches.max_micro_batch_s={bound_s}; "
                 "raise the batch or join less"
             )
         heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
-        if heard > batches.max_micro_batch_s:
+        if heard > bound_s:
             slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""
             raise ValueError(
                 f"data.filters.max_duration_s={longest}{slowed} does not fit in "
-                f"training.batches.max_micro_batch_s={batches.max_micro_batch_s}; "
+                f"training.batches.max_micro_batch_s={bound_s}; "
                 "raise the batch or lower the duration"
             )
         if longest > self.inference.max_batch_s:

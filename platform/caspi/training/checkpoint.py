@@ -16,19 +16,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file
+from safetensors.torch import load_file, save_file
 
 from caspi.errors import TrainingError
 from caspi.model import Loaded
 from caspi.model.adapters import is_adapted, native_weights
 from caspi.training.ema import Ema, kept
+from caspi.training.sharding import is_shared, put, whole
 
 _HASHES = "sha256.json"
 _STATE = "state.json"
@@ -103,17 +104,37 @@ class Snapshot:
     moments: dict[str, torch.Tensor]
 
     @classmethod
-    def take(cls, loaded: Loaded, optimizer: torch.optim.Optimizer, state: State, ema: Ema | None = None) -> Self:
-        """Copy weights and optimizer."""
-        with kept(loaded.model, ema):
+    def take(
+        cls,
+        loaded: Loaded,
+        optimizer: torch.optim.Optimizer,
+        state: State,
+        ema: Ema | None = None,
+        *,
+        is_kept: bool = True,
+    ) -> Self:
+        """Copy weights and optimizer. Of a sharded model all ranks must.
+
+        Args:
+            is_kept: not on a rank that only helps another to copy what they share: then nothing is in it.
+        """
+
+        def copies(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
             # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
-            copies: dict[int, torch.Tensor] = {}
-            weights = {
-                name: copies.setdefault(tensor.data_ptr(), _copy(tensor))
-                for name, tensor in native_weights(loaded.model).items()
-            }
-        trained = {name: _copy(tensor) for name, tensor in _trained(loaded.model, ema).items()}
-        moments = {name: _copy(torch.as_tensor(own[key])) for name, own, key in _moments(loaded.model, optimizer)}
+            copied: dict[int | str, torch.Tensor] = {}
+            named = {}
+            for name, tensor in tensors:
+                gathered, place = whole(tensor.detach()), name if is_shared(tensor) else tensor.data_ptr()
+                if is_kept:
+                    if place not in copied:
+                        copied[place] = gathered.to("cpu", copy=True)
+                    named[name] = copied[place]
+            return named
+
+        with kept(loaded.model, ema):
+            weights = copies(native_weights(loaded.model).items())
+        trained = copies(_trained(loaded.model, ema).items())
+        moments = copies((name, torch.as_tensor(own[key])) for name, own, key in _moments(loaded.model, optimizer))
         return cls(state, weights, trained, moments)
 
     def write(self, folder: Path, loaded: Loaded) -> None:
@@ -144,25 +165,40 @@ def restore(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, ema:
     """
     try:
         if not is_adapted(loaded.model):
-            load_model(loaded.model, folder / "model" / "model.safetensors")
+            put_weights(loaded.model, load_file(folder / "model" / "model.safetensors"))
         if ema:
             ema.restart()  # what is kept is the average
         trained = _trained(loaded.model, ema)
         saved = load_file(folder / _TRAINED) if trained else {}
         _check_names(saved, trained)
         for name, tensor in trained.items():
-            tensor.copy_(saved[name])
+            put(tensor, saved[name])
         moments = list(_moments(loaded.model, optimizer))
         saved = load_file(folder / _OPTIMIZER)
         _check_names(saved, [name for name, _, _ in moments])
         for name, own, key in moments:
             if isinstance(own[key], torch.Tensor):
-                own[key].copy_(saved[name])
+                put(own[key], saved[name])
             else:  # bitsandbytes counts steps in Python
                 own[key] = saved[name].item()
     except (RuntimeError, FileNotFoundError) as error:
         raise TrainingError(f"{folder}: a checkpoint of another model: {str(error).splitlines()[0]}") from error
     return read_state(folder)
+
+
+def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Give a model other weights, whole ones, in which those that are tied are there once.
+
+    Raises:
+        RuntimeError: they are of another model.
+    """
+    own = native_weights(model)
+    tied = {name for name in own if name not in weights}
+    places = {tensor.data_ptr() for name, tensor in own.items() if name not in tied and not is_shared(tensor)}
+    if weights.keys() - own.keys() or any(own[name].data_ptr() not in places for name in tied):
+        raise RuntimeError(f"it has {len(weights)} weights, and this model {len(own)} or others")
+    for name, tensor in weights.items():
+        put(own[name], tensor)
 
 
 def read_state(folder: Path) -> State:
@@ -211,10 +247,6 @@ def _moments(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str
             own = optimizer.state[parameter]
             for key in own:
                 yield f"{key}.{name}", own, key
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True)
 
 
 def _check_names(saved: Collection[str], own: Collection[str]) -> None:

@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caspi.corpus import Corpus
 from caspi.errors import RequestError
 from caspi.model import Prompter, build_toy, describe
-from caspi.model.flops import ALL_LAYERS, EVERYTHING, NOTHING, Parts, num_parameters, training_flops
+from caspi.model.flops import ALL_LAYERS, NOTHING, Parts, training_flops
 from caspi.model.released import SIZES, VOCABULARY, released_config
 from caspi.recipe import Recipe
+from caspi.recipe.learning import PARTS, Lora
 from caspi.recipe.sections import Training
 from caspi.text import language_name
 from caspi.training import collating, devices
+from caspi.training.bounds import Bounds
 from caspi.training.devices import Gpu
-from caspi.training.footprint import GIB, Footprint, footprint
+from caspi.training.footprint import GIB, Footprint, Learning, Load, footprint
 from caspi.training.outlook import num_validations
 from caspi.training.parameters import recomputed
-from caspi.training.survey import Survey, survey_run
+from caspi.training.sample import NARROWEST_S, TARGET_SHARES, Sample
+from caspi.training.survey import Survey, Surveyor
 from caspi.training.validation import num_judged
 
 # What is assumed of GPUs, until a run on them says better.
-_MFU = {"full": 0.20, "LoRA": 0.16}  # LoRA has many small products beside the large ones
+_MFU = 0.20
+_LORA_MFU = 0.16  # many small products beside the large ones
 _READ_RTFX = 500  # one thread of reading, decoding and log-mel, on one core; see docs/benchmarks.md
 _VALIDATION_RTFX = 200  # transcribing on one GPU
 _START_S = 180  # machines, Ray, weights, the first checkpoint
@@ -35,14 +41,26 @@ _START_S = 180  # machines, Ray, weights, the first checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model, and what of it is trained."""
+    """A model, and the way in which it learns."""
 
     name: str
-    mode: str  # full or LoRA
     config: Any  # transformers.Qwen3ASRConfig
-    num_weights: float
-    num_trained: float
-    trained: Parts  # shares
+    training: Training
+    learning: Learning
+
+    @classmethod
+    def of(cls, size: str, config: Any, training: Training) -> "Variant":
+        return cls(f"{size} {_way(training)}".strip(), config, training, Learning.of(config, training))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a variant lies in the memory of a GPU."""
+
+    recomputed: Parts  # shares of layers
+    bounds: Bounds  # of micro-batches
+    footprint: Footprint  # with the largest of them
+    fits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +68,11 @@ class Estimate:
     """What a run of one variant takes."""
 
     variant: Variant
-    recomputed: Parts  # shares of layers
-    footprint: Footprint
+    placement: Placement
     mfu: float  # at which computing_s is taken
     computing_s: float
     reading_s: float
     validation_s: float
-    fits: bool
 
     @property
     def steps_s(self) -> float:
@@ -103,23 +119,25 @@ def plan_cost(
         raise RequestError(f"--gpu {gpu}: not known; expected cpu or one of {', '.join(known)}")
     opened = Corpus.open(corpus)
     config, prompter = _describe_start(recipe, opened)
-    num_workers = recipe.training.workers.most
+    device, num_workers = known[gpu], recipe.training.workers.most
+    variants = list(_variants(config, recipe.training, lora_rank))
     with tempfile.TemporaryDirectory(prefix="caspi-plan-") as folder:
-        surveyed = survey_run(
+        surveyor = Surveyor.of_run(
             recipe,
             opened,
-            config,
             prompter,
             Path(folder),
             num_workers=num_workers,
             collation=collating.planned(recipe.training),
         )
+        placements = [_place(variant, Sample(surveyor), device) for variant in variants]
+        surveyed = surveyor.survey(config, placements[0].bounds)
     validated_s = _validated_s(recipe, opened, surveyed)
     estimates = tuple(
-        _fitting(variant, surveyed, recipe.training, known[gpu], mfu, validated_s)
-        for variant in _variants(config, lora_rank)
+        _estimate(variant, placement, surveyed, device, mfu, validated_s)
+        for variant, placement in zip(variants, placements, strict=True)
     )
-    return CostPlan(surveyed, known[gpu], estimates)
+    return CostPlan(surveyed, device, estimates)
 
 
 def _describe_start(recipe: Recipe, corpus: Corpus) -> tuple[Any, Prompter]:
@@ -135,22 +153,30 @@ def _describe_start(recipe: Recipe, corpus: Corpus) -> tuple[Any, Prompter]:
     return model.config, Prompter(processor.tokenizer)
 
 
-def _variants(config: Any, lora_rank: int) -> Iterator[Variant]:
-    """The recipe's own model, and the released ones if they have its tokenizer: all of it trained, and LoRA."""
+def _variants(config: Any, training: Training, lora_rank: int) -> Iterator[Variant]:
+    """The recipe's own first; then all weights and LoRA, of its model and of the released ones with its tokenizer.
+
+    What the recipe says of averages, moments and recomputing holds for all.
+    """
     configs = {"": config}
     if config.text_config.vocab_size == VOCABULARY:
         configs = {size: released_config(size) for size in SIZES}
         own = [size for size, each in configs.items() if _shape(each) == _shape(config)]
         configs = {own[0] if own else "own": config} | configs
-    for size, each in configs.items():
-        counts = num_parameters(each)
-        everything = sum(counts)
-        yield Variant(f"{size} full".strip(), "full", each, everything, everything, EVERYTHING)
-        encoder, decoder = (lora_rank * width for width in _adapted_widths(each))
-        shares = Parts(0, encoder / counts.encoder, 0, decoder / counts.decoder, 0)
-        adapters = encoder + decoder
-        name = f"{size} LoRA {lora_rank}".strip()
-        yield Variant(name, "LoRA", each, everything + adapters, adapters, shares)
+    full = training.model_copy(update={"lora": None, "frozen": ()})
+    ways = {_way(each): each for each in (full, full.model_copy(update={"lora": Lora(rank=lora_rank)}))}
+    for place, (size, each) in enumerate(configs.items()):
+        own_way = {_way(training): training} if place == 0 else {}
+        for way in (own_way | ways).values():
+            yield Variant.of(size, each, way)
+
+
+def _way(training: Training) -> str:
+    """What is trained, in a few words."""
+    if training.lora:
+        where = "" if training.lora.parts == PARTS else f" of {'+'.join(training.lora.parts)}"
+        return f"LoRA {training.lora.rank}{where}"
+    return f"without {'+'.join(training.frozen)}" if training.frozen else "full"
 
 
 def _shape(config: Any) -> tuple[int, ...]:
@@ -158,61 +184,53 @@ def _shape(config: Any) -> tuple[int, ...]:
     return audio.d_model, audio.encoder_layers, text.hidden_size, text.num_hidden_layers
 
 
-def _adapted_widths(config: Any) -> tuple[int, int]:
-    """Inputs and outputs of all products in the layers of encoder and decoder: what a rank of LoRA adds to each."""
-    audio, text = config.audio_config, config.text_config
-    width, hidden = audio.d_model, text.hidden_size
-    queries, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-    encoder = audio.encoder_layers * (8 * width + 2 * (width + audio.encoder_ffn_dim))
-    decoder = text.num_hidden_layers * (
-        2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + text.intermediate_size)
-    )
-    return encoder, decoder
-
-
-def _fitting(
-    variant: Variant, surveyed: Survey, training: Training, gpu: Gpu, mfu: float | None, validated_s: float
-) -> Estimate:
+def _place(variant: Variant, sample: Sample, gpu: Gpu) -> Placement:
     """As the recipe says; with layers recomputed if it does not fit otherwise."""
-    asked = recomputed(training.gradient_checkpointing, variant.config)
-    estimate = _estimate(variant, surveyed, training, asked, gpu, mfu, validated_s)
-    if estimate.fits or asked == ALL_LAYERS:
-        return estimate
-    return _estimate(variant, surveyed, training, ALL_LAYERS, gpu, mfu, validated_s)
+    asked = recomputed(variant.training.gradient_checkpointing, variant.config)
+    placement = _placed(variant, sample, gpu, asked)
+    if placement.fits or asked == ALL_LAYERS:
+        return placement
+    return _placed(variant, sample, gpu, ALL_LAYERS)
+
+
+def _placed(variant: Variant, sample: Sample, gpu: Gpu, again: Parts) -> Placement:
+    def at(load: np.ndarray) -> Footprint:
+        return footprint(
+            variant.config,
+            Load(*map(int, load)),
+            variant.learning,
+            precision="fp32" if variant.training.precision == "fp32" else "bf16",
+            recomputed=again,
+        )
+
+    def needs(loads: np.ndarray) -> np.ndarray:
+        return np.array([at(load).total for load in loads])
+
+    limit = gpu.memory_gib * GIB
+    bounds = Bounds.fixed(variant.training.batches)
+    if bounds is None:
+        bounds = sample.widest(needs, TARGET_SHARES["cuda"] * limit) or Bounds(NARROWEST_S)
+    _, loads = sample.micro_batches(bounds)
+    needed = at(loads[needs(loads).argmax()])
+    return Placement(again, bounds, needed, fits=needed.total <= limit)
 
 
 def _estimate(
-    variant: Variant,
-    surveyed: Survey,
-    training: Training,
-    again: Parts,
-    gpu: Gpu,
-    mfu: float | None,
-    validated_s: float,
+    variant: Variant, placement: Placement, surveyed: Survey, gpu: Gpu, mfu: float | None, validated_s: float
 ) -> Estimate:
-    needed = footprint(
-        variant.config,
-        surveyed.largest,
-        num_weights=variant.num_weights,
-        num_trained=variant.num_trained,
-        precision="fp32" if training.precision == "fp32" else "bf16",
-        recomputed=again,
-    )
     flops, done = (
-        training_flops(variant.config, surveyed.work, trained=variant.trained, recomputed=each)
-        for each in (NOTHING, again)
+        training_flops(variant.config, surveyed.work, trained=variant.learning.trained, recomputed=each)
+        for each in (NOTHING, placement.recomputed)
     )
     # What is computed twice takes its time and is no use.
-    share = mfu if mfu is not None else _MFU[variant.mode] * flops / done
+    share = mfu if mfu is not None else (_LORA_MFU if variant.training.lora else _MFU) * flops / done
     return Estimate(
         variant=variant,
-        recomputed=again,
-        footprint=needed,
+        placement=placement,
         mfu=share,
         computing_s=flops / (gpu.peak_flops * share * surveyed.num_workers),
         reading_s=surveyed.audio_s / (_READ_RTFX * surveyed.num_workers),
         validation_s=validated_s / (_VALIDATION_RTFX * surveyed.num_workers),
-        fits=needed.total <= gpu.memory_gib * GIB,
     )
 
 

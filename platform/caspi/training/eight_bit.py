@@ -7,6 +7,9 @@ import torch
 
 from caspi.errors import RequestError
 
+_SMALLEST = 4096  # numbers; fewer keep fp32 moments
+_BLOCK = 256  # numbers that share a scale
+
 
 def check_installed() -> None:
     """Raises RequestError where bitsandbytes is not installed."""
@@ -17,13 +20,21 @@ def check_installed() -> None:
         )
 
 
+def moments_bytes(parameter: torch.Tensor, *, embedding: torch.nn.Parameter) -> int:
+    """What the two moments of one weight take; it may be on the device `meta`."""
+    size = parameter.numel()
+    if parameter is embedding or size < _SMALLEST:
+        return 8 * size
+    return 2 * (size + 4 * -(-size // _BLOCK))
+
+
 def adamw(
     groups: list[dict[str, Any]], *, betas: tuple[float, float], embedding: torch.nn.Parameter
 ) -> torch.optim.Optimizer:
     """The optimizer of these groups, with its moments in place.
 
     Those of the embedding stay in fp32, as the paper advises: the gradients of rare tokens differ by orders of
-    magnitude. So do those of weights with fewer than 4,096 numbers.
+    magnitude. So do those of small weights.
 
     Raises:
         RequestError: bitsandbytes is not installed.

@@ -8,6 +8,7 @@ import torch
 
 from caspi.model.adapters import merged
 from caspi.recipe.learning import Ema as Settings
+from caspi.training.sharding import share_of
 
 
 class Ema:
@@ -18,28 +19,36 @@ class Ema:
         self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.averages = {name: weight.detach().clone() for name, weight in self._trained.items()}
 
+    @torch.no_grad()
     def restart(self) -> None:
         """Begin with the weights as they are."""
         for name, weight in self._trained.items():
-            self.averages[name].copy_(weight.detach())
+            share_of(self.averages[name]).copy_(share_of(weight))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after update `step`, counted from 1."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.averages.values()), list(self._trained.values()), 1 - decay)
+        averages, weights = ([*map(share_of, each.values())] for each in (self.averages, self._trained))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block the model has the averages for weights. They change places; nothing is copied."""
-        weights = {name: weight.data for name, weight in self._trained.items()}
-        for name, weight in self._trained.items():
-            weight.data = self.averages[name]
+        """Within the block the model has the averages for weights, and `averages` the weights."""
+        self._exchange()
         try:
             yield
         finally:
-            for name, weight in self._trained.items():
-                weight.data = weights[name]
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Of contents and not of memory: what is gathered of a sharded layer is read where its share lies."""
+        for name, weight in self._trained.items():
+            own, average = share_of(weight), share_of(self.averages[name])
+            held = own.clone()
+            own.copy_(average)
+            average.copy_(held)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ class Planned:
     epoch: int
     groups: Sequence[np.ndarray]  # items of each micro-batch
     audio_s: float
+    idle: Sequence[np.ndarray] = ()  # groups that count for nothing: other ranks have so many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Share:
 
     items: np.ndarray  # of the plan: utterances, their copies, silences
     batches: list[Batch]
+    idle: list[Batch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class _Clip:
     example: Example
     bands: np.ndarray  # what is hidden of it, see `draw_masks`
     spans: np.ndarray
+
+
+_Begun = list[list[Future[_Clip]]]
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,13 @@ class BatchMaker:
             TrainingError: a shard, or the audio in it, is damaged; after all shares that come before.
         """
         threads = ThreadPoolExecutor(num_threads, "decode")
-        begun: deque[tuple[Planned, list[list[Future[_Clip]]]]] = deque()
+        begun: deque[tuple[Planned, _Begun]] = deque()
         problem = None
         try:
             for each in planned:
                 try:
-                    begun.append((each, [self._begin(group, each.epoch, threads) for group in each.groups]))
+                    groups = (*each.groups, *each.idle)
+                    begun.append((each, [self._begin(group, each.epoch, threads) for group in groups]))
                 except TrainingError as error:
                     problem = error
                     break
@@ -115,11 +121,13 @@ class BatchMaker:
     def _begin(self, items: np.ndarray, epoch: int, threads: ThreadPoolExecutor) -> list["Future[_Clip]"]:
         return [threads.submit(self._read(item, epoch)) for item in map(int, items)]
 
-    def _finish(self, planned: Planned, groups: list[list["Future[_Clip]"]], is_pinned: bool) -> Share:
+    def _finish(self, planned: Planned, groups: _Begun, is_pinned: bool) -> Share:
         batches = [self._join([clip.result() for clip in group]) for group in groups]
         if is_pinned:
             batches = [batch.map(torch.Tensor.pin_memory) for batch in batches]
-        return Share(np.concatenate([*planned.groups, np.zeros(0, np.int64)]), batches)
+        num_groups = len(planned.groups)
+        items = np.concatenate([*planned.groups, np.zeros(0, np.int64)])
+        return Share(items, batches[:num_groups], batches[num_groups:])
 
     def _join(self, clips: Sequence[_Clip]) -> Batch:
         sound = Sound.of(

@@ -2,23 +2,29 @@
 
 Weights, gradients and AdamW's moments are 16 bytes for each weight that is trained and 4 for each that is not. A
 forward pass in bf16 makes a copy of the weights, and keeps for the backward pass what autograd asks for: counted here
-layer by layer, per position, from what each operation saves. Logits exist at supervised positions only.
+layer by layer, per position, from what each operation saves. Of a part that nothing before it and nothing in it learns
+it keeps nothing; a frozen part behind one that learns is counted as if it learned, which is a little too much. Logits
+exist at supervised positions only.
 
 Legend: H hidden size, Q and K widths of queries and of keys (or values), I width of the decoder's feed-forward layer; D
 and F likewise of the encoder; V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
+from caspi.model.batch import Batch
 from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
-from caspi.model.flops import NOTHING, Parts
+from caspi.model.flops import EVERYTHING, NOTHING, Parts, Workload, empty_model, trained_shares
+from caspi.recipe.sections import Training
+from caspi.training import eight_bit, parameters
 
 GIB = 2**30
 
-_STATE_BYTES = 12  # gradient and two moments
-_WEIGHT_BYTES = 4
+_FP32_BYTES = 4
 _LAST_NORM_BYTES = 8  # per position and H: the decoder's
 _LOGIT_BYTES = 12  # their softmax, its gradient, and that of the chosen ones, in fp32
 _BUFFERS = 2 * 64 * 2**20  # the reduction's, see step.py
@@ -43,12 +49,57 @@ _SAVED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Learning:
+    """What of a model learns, and what a worker keeps for it whatever it computes."""
+
+    num_weights: int  # adapters included
+    num_trained: int
+    trained: Parts  # shares
+    states_bytes: int  # gradients, moments, averages
+
+    @classmethod
+    def of(cls, config: Any, training: Training) -> Self:
+        """By building the model in the recipe's way, without its weights."""
+        model = empty_model(config)
+        parameters.prepare(model, training)
+        groups = parameters.groups(model, training.optimizer)
+        trained = [parameter for group in groups for parameter in group["params"]]
+        num_trained = sum(parameter.numel() for parameter in trained)
+        if training.optimizer.states == "8bit":
+            embedding = model.get_input_embeddings().weight
+            moments = sum(eight_bit.moments_bytes(parameter, embedding=embedding) for parameter in trained)
+        else:
+            moments = 2 * _FP32_BYTES * num_trained
+        gradients_and_averages = _FP32_BYTES * num_trained * (1 + (training.ema is not None))
+        return cls(
+            num_weights=sum(parameter.numel() for parameter in model.parameters()),
+            num_trained=num_trained,
+            trained=trained_shares(model),
+            states_bytes=gradients_and_averages + moments,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """The most that one micro-batch holds, padding and margins included."""
+
+    FIELDS: ClassVar[tuple[str, ...]] = ("positions", "audio_tokens", "logits", "longest")
 
     positions: int  # tokens of the decoder
     audio_tokens: int
     logits: int
+    longest: int = 0  # tokens of the longest row
+
+    @classmethod
+    def of_batch(cls, config: Any, batch: Batch, *, with_alignment: bool) -> Self:
+        """What a batch holds, which should be on the CPU."""
+        work = Workload.of_batch(config, batch, with_alignment=with_alignment)
+        longest = max(batch.lengths)
+        return cls(batch.num_tokens, int(work.audio_tokens), int(work.logits), longest)
+
+    def as_array(self) -> np.ndarray:
+        """(fields of Load,)"""
+        return np.array([getattr(self, name) for name in self.FIELDS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +107,40 @@ class Footprint:
     """Bytes of one worker's device."""
 
     weights: float  # with the copy in the arithmetic's precision
-    optimizer: float  # gradients and moments
+    states: float  # gradients, moments, averages
     activations: float
     logits: float
     rest: float
 
     @property
     def total(self) -> float:
-        return self.weights + self.optimizer + self.activations + self.logits + self.rest
+        return self.weights + self.states + self.activations + self.logits + self.rest
 
 
 def footprint(
-    config: Any,
-    load: Load,
-    *,
-    num_weights: float,
-    num_trained: float,
-    precision: str = "bf16",
-    recomputed: Parts = NOTHING,
+    config: Any, load: Load, learning: Learning, *, precision: str = "bf16", recomputed: Parts = NOTHING
 ) -> Footprint:
     """What training takes at most.
 
     Args:
         load: of the largest micro-batch.
-        num_trained: of `num_weights`; LoRA's own weights count as both.
         precision: bf16 or fp32, of the arithmetic.
         recomputed: the share of each part's layers that is, by gradient checkpointing.
     """
     copy = 2 if precision == "bf16" else 0
+    kept = activations(config, load, precision=precision, trained=learning.trained, recomputed=recomputed)
     return Footprint(
-        weights=(_WEIGHT_BYTES + copy) * num_weights,
-        optimizer=_STATE_BYTES * num_trained,
-        activations=activations(config, load, precision=precision, recomputed=recomputed),
+        weights=(_FP32_BYTES + copy) * learning.num_weights,
+        states=learning.states_bytes,
+        activations=kept,
         logits=float(_LOGIT_BYTES * load.logits * config.text_config.vocab_size),
         rest=_SYSTEM + _BUFFERS,
     )
 
 
-def activations(config: Any, load: Load, *, precision: str, recomputed: Parts) -> float:
+def activations(
+    config: Any, load: Load, *, precision: str, trained: Parts = EVERYTHING, recomputed: Parts = NOTHING
+) -> float:
     """Bytes that the backward pass needs of the forward pass, without logits.
 
     Of a layer that is recomputed its input alone, and of one such layer at a time all.
@@ -101,23 +148,31 @@ def activations(config: Any, load: Load, *, precision: str, recomputed: Parts) -
     saved, audio, text = _SAVED[precision], config.audio_config, config.text_config
     queries, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
     decoder = load.positions * _weighted(saved.decoder, (text.hidden_size, queries, keys, text.intermediate_size))
-    encoder = load.audio_tokens * _weighted(saved.encoder, (audio.d_model, audio.encoder_ffn_dim))
-    once = _convolutions(audio, load, saved.element) + load.audio_tokens * saved.projector * audio.d_model
-    once += load.positions * _LAST_NORM_BYTES * text.hidden_size
-    encoder_input = saved.element * load.audio_tokens * audio.d_model
     decoder_input = 4 * load.positions * text.hidden_size
-    layers = audio.encoder_layers * _mixed(recomputed.encoder, encoder_input, encoder)
-    layers += text.num_hidden_layers * _mixed(recomputed.decoder, decoder_input, decoder)
-    at_once = max(encoder * (recomputed.encoder > 0), decoder * (recomputed.decoder > 0))
-    return once + layers + at_once
+    kept = load.positions * _LAST_NORM_BYTES * text.hidden_size
+    kept += text.num_hidden_layers * _mixed(recomputed.decoder, decoder_input, decoder)
+    largest = decoder * (recomputed.decoder > 0)
+    is_heard = trained.convolutions + trained.encoder > 0
+    if is_heard:
+        encoder = load.audio_tokens * _weighted(saved.encoder, (audio.d_model, audio.encoder_ffn_dim))
+        encoder_input = saved.element * load.audio_tokens * audio.d_model
+        kept += audio.encoder_layers * _mixed(recomputed.encoder, encoder_input, encoder)
+        kept += _convolutions(audio, load, saved.element, are_trained=trained.convolutions == 1)
+        largest = max(largest, encoder * (recomputed.encoder > 0))
+    if is_heard or trained.projector:
+        kept += load.audio_tokens * saved.projector * audio.d_model
+    return kept + largest
 
 
-def _convolutions(audio: Any, load: Load, element: int) -> float:
-    """Of each convolution its output, before and after the activation; of the last one in another order too."""
+def _convolutions(audio: Any, load: Load, element: int, *, are_trained: bool) -> float:
+    """Of each convolution its output, before and after the activation; of the last one in another order too.
+
+    Adapters stand beside the product that follows, and need what goes into that.
+    """
     bins, frames, pixels = NUM_MEL_BINS, FRAMES_PER_CHUNK, 0
     for _ in range(3):
         bins, frames = bins // 2, -(-frames // 2)
-        pixels += 2 * bins * frames
+        pixels += 2 * bins * frames * are_trained
     return element * (pixels + bins * frames) * audio.downsample_hidden_size * load.audio_tokens / TOKENS_PER_CHUNK
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,11 @@ class Keeper:
     def close(self) -> None:
         self._background.close()
 
-    def save(self, take: Callable[[], Snapshot], *, judge: bool) -> None:
-        """Start writing a checkpoint. Waits for the one before: no more than one copy of the model is in memory.
+    def save(self, snapshot: Snapshot, *, judge: bool) -> None:
+        """Start writing a checkpoint. Wait before it is taken: no more than one copy of the model is in memory."""
+        self._background.do(self._write, snapshot, judge)
 
-        Raises:
-            StorageError: an earlier one could not be written.
-        """
-        self._background.wait()
-        self._background.do(self._write, take(), judge)
-
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait until all work is done.
 
         Raises:

@@ -42,7 +42,11 @@ def train_loop(job: Job) -> Outcome:
             progress.say("damaged_checkpoint", worker.state, problem)
         if start.restored is not None:
             progress.say("resumed", worker.state, f"{start.restored.name} on {worker.world_size} workers")
+        if worker.not_compiled:
+            progress.say("not_compiled", worker.state, worker.not_compiled)
         try:
+            if calibration := worker.calibrate():
+                progress.say("memory", worker.state, str(calibration))
             return _Loop(worker, progress, record, keeper).run(is_fresh=start.restored is None)
         except DoesNotFit as error:
             return Outcome("failed", error)
@@ -142,7 +146,10 @@ class _Loop:
             self._judge()
         if self.keeper is not None:
             with self._no_lonely_error():
-                self.keeper.save(self.worker.snapshot, judge=judge)
+                self.keeper.wait()
+        snapshot = self.worker.snapshot()  # of a sharded model by all ranks, whatever became of the one before
+        if self.keeper is not None and snapshot is not None and self.error is None:
+            self.keeper.save(snapshot, judge=judge)
         self.progress.restart()
 
     def _judge(self) -> None:
@@ -167,7 +174,7 @@ class _Loop:
         """Wait until what was begun is on the disk."""
         if self.keeper is not None:
             with self._no_lonely_error():
-                self.keeper.settle()
+                self.keeper.wait()
                 self._report_checkpoints(self.keeper)
 
     def _report_checkpoints(self, keeper: Keeper) -> None:

@@ -13,13 +13,15 @@ from caspi.model import describe
 from caspi.model.flops import Workload, training_flops
 from caspi.recipe import Recipe
 from caspi.recipe.sections import Collation
+from caspi.training import device_memory
+from caspi.training.bounds import Bounds
 from caspi.training.feed import ahead
 from caspi.training.job import Job
 from caspi.training.lengths import LengthIndex
 from caspi.training.outlook import num_validations
 from caspi.training.profiling import waiting
 from caspi.training.step import Stop
-from caspi.training.survey import Survey, survey_run
+from caspi.training.survey import Survey, Surveyor
 
 _WARM_UP = 3  # steps that are not counted
 _LONGEST_S = 60.0  # of counted steps, where they are long
@@ -31,6 +33,7 @@ class Speed:
 
     num_workers: int
     collation: Collation
+    bounds: Bounds  # of micro-batches
     first: int  # the first step that was counted
     seconds: tuple[float, ...]  # of each
     validation_s: float  # of one, with the model as it was then; 0 where the corpus has nothing to validate with
@@ -73,15 +76,15 @@ def measure(recipe: Recipe, corpus: str | Path, *, num_steps: int = 20) -> Measu
         LengthIndex.build(opened, prompter, output / "lengths")  # the workers open it
         job = Job(recipe, opened.path, start, output, tracking_uri="", run_id="")
         speed: Speed = fit(job, functools.partial(measure_loop, num_steps=num_steps))
-        surveyed = survey_run(
+        surveyor = Surveyor.of_run(
             recipe,
             opened,
-            config,
             prompter,
             output / "lengths",
             num_workers=speed.num_workers,
             collation=speed.collation,
         )
+        surveyed = surveyor.survey(config, speed.bounds)
     counted = surveyed.step_work[speed.first : speed.first + len(speed.seconds)]
     share = _flops(config, counted) / _flops(config, surveyed.step_work)
     return MeasuredPlan(
@@ -94,9 +97,10 @@ def measure(recipe: Recipe, corpus: str | Path, *, num_steps: int = 20) -> Measu
 
 def measure_loop(job: Job, *, num_steps: int) -> Speed:
     """A few steps of a run, and one validation, in every worker of Ray Train."""
-    from caspi.training.worker import Worker, gather, peak_memory
+    from caspi.training.worker import Worker, gather
 
     worker = Worker.start(job, None)
+    worker.calibrate()
     seconds: list[float] = []
     feed = ahead(worker.remaining_shares)
     try:
@@ -112,13 +116,15 @@ def measure_loop(job: Job, *, num_steps: int) -> Speed:
         feed.close()
     first = min(_WARM_UP, len(seconds) - 1)
     judgement = worker.judge()
+    assert worker.bounds is not None
     return Speed(
         num_workers=worker.world_size,
         collation=worker.maker.collation,
+        bounds=worker.bounds,
         first=first,
         seconds=tuple(seconds[first:]),
         validation_s=judgement.seconds if judgement else 0.0,
-        memory_bytes=max(gather(peak_memory(worker.device), worker.world_size)),
+        memory_bytes=max(gather(device_memory.peak_bytes(worker.device), worker.world_size)),
     )
 
 

@@ -13,6 +13,7 @@ from caspi.model.parts import layers, num_layers, num_layers_above, part_of
 from caspi.recipe.learning import GradientCheckpointing, Part, Rates
 from caspi.recipe.sections import Optimizer, Training
 from caspi.training import eight_bit
+from caspi.training.sharding import is_shared
 
 # A bias of the keys shifts all scores of a query alike, and softmax does not see it. Its gradient is rounding noise,
 # which Adam would scale up to full steps: weights that depend on how a batch was split, to no effect.
@@ -72,17 +73,18 @@ def groups(model: Any, settings: Optimizer) -> list[dict[str, Any]]:
     decay. What has no effect on the model is frozen.
     """
     embedding = model.get_input_embeddings().weight
-    found: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    found: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name.endswith(_WITHOUT_EFFECT):
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             is_plain = parameter.ndim < 2 or parameter is embedding
-            key = _share(model, name, settings.rates), 0.0 if is_plain else settings.weight_decay
+            decay = 0.0 if is_plain else settings.weight_decay
+            key = _share(model, name, settings.rates), decay, is_shared(parameter)
             found.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "share": share, "lr": share * settings.learning_rate, "weight_decay": decay}
-        for (share, decay), parameters in found.items()
+        for (share, decay, _), parameters in found.items()
     ]
 
 

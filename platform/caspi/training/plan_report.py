@@ -14,7 +14,19 @@ def of_gpu(plan: CostPlan, *, price_per_hour: float | None) -> str:
     """A table with a row for each variant. Without a price, the examples that Caspi knows are taken."""
     gpu = plan.gpu
     prices = {"cost": price_per_hour} if price_per_hour is not None else {"on demand": gpu.on_demand, "spot": gpu.spot}
-    head = ("variant", "weights", "trained", "recompute", "GiB a GPU", "fits", "MFU", "bound by", "hours", *prices)
+    head = (
+        "variant",
+        "weights",
+        "trained",
+        "recompute",
+        "s at once",
+        "GiB a GPU",
+        "fits",
+        "MFU",
+        "bound by",
+        "hours",
+        *prices,
+    )
     rows = [_row(plan, estimate, list(prices.values())) for estimate in plan.estimates]
     used = ", ".join(f"{price:.2f} {name}" for name, price in prices.items())
     what = (
@@ -59,14 +71,15 @@ def _lines(survey: Survey) -> list[str]:
 
 
 def _row(plan: CostPlan, estimate: Estimate, prices: Sequence[float]) -> tuple[str, ...]:
-    variant = estimate.variant
+    variant, placement = estimate.variant, estimate.placement
     return (
         variant.name,
-        f"{variant.num_weights / 1e6:,.0f} M",
-        f"{variant.num_trained / 1e6:,.1f} M",
-        _layers(estimate.recomputed),
-        f"{estimate.footprint.total / GIB:.1f}",
-        "yes" if estimate.fits else "no",
+        f"{variant.learning.num_weights / 1e6:,.0f} M",
+        f"{variant.learning.num_trained / 1e6:,.1f} M",
+        _layers(placement.recomputed),
+        f"{placement.bounds.max_micro_batch_s:,.0f}",
+        f"{placement.footprint.total / GIB:.1f}",
+        "yes" if placement.fits else "no",
         f"{estimate.mfu:.0%}",
         "reading" if estimate.reading_s > estimate.computing_s else "computing",
         f"{estimate.hours:.2f}",

@@ -16,6 +16,8 @@ _FREE = (
     "training.batches.max_micro_batch_s",
     "training.batches.max_micro_batch_tokens",
     "training.gradient_checkpointing",
+    "training.compile",
+    "training.sharding",
     "training.validation",
     "training.checkpoints",
     "training.log_every_steps",

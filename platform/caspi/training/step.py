@@ -21,6 +21,7 @@ from caspi.model.flops import Workload
 from caspi.recipe.sections import Optimizer
 from caspi.training import eight_bit, parameters
 from caspi.training.profiling import StepClock
+from caspi.training.sharding import is_shared, share_of
 from caspi.training.transfer import transferred
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Objective:
     max_grad_norm: float
     alignment_weight: float = 0.0
     label_smoothing: float = 0.0
+    is_sharded: bool = False  # layers are gathered from all ranks, so none may stop in the middle of a step
     before_forward: Callable[[Batch], None] | None = None  # tests let memory run out here
 
 
@@ -77,6 +79,7 @@ def train_step(
     batches: Sequence[Batch],
     objective: Objective,
     *,
+    idle: Sequence[Batch] = (),
     stop: Stop = Stop.NO,
 ) -> StepResult:
     """Do one update from this rank's micro-batches, of which there may be none.
@@ -84,17 +87,22 @@ def train_step(
     Every rank must call this for every step, or the others wait for ever in the reduction.
 
     Args:
+        idle: micro-batches that count for nothing. Ranks of a sharded model need them to run as often as the others.
         stop: this rank's wish to end the run after the step; all learn of it with the totals.
 
     Raises:
         DoesNotFit: on every rank.
+        TrainingError: on this rank: memory ran out, and the model is sharded.
     """
     clock = StepClock(objective.device)
     num_halvings, max_padded_s = 0, None
     while True:
         with clock.part("optimizer"):
-            optimizer.zero_grad(set_to_none=False)
+            _forget_gradients(model)
         totals = _accumulate(model, batches, objective, clock)
+        arriving = transferred(idle, objective.device)
+        for batch in idle:
+            _forward_backward(model, batch, arriving, objective, clock, weight=0.0)
         totals.ask(stop)
         with clock.part("reduce"):
             _sum_over_ranks([totals.values])
@@ -109,13 +117,15 @@ def train_step(
         num_halvings += 1
         max_padded_s = totals["failed_s"] / totals["out_of_memory"] / 2
         _release_memory(objective.device)
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = _gradients(model)
+    shares = [share_of(gradient) for gradient in gradients if is_shared(gradient)]  # summed by the backward pass
+    gradients = [gradient for gradient in gradients if not is_shared(gradient)]
     with clock.part("reduce"):
         _sum_over_ranks(gradients)
     num_tokens = totals["num_tokens"]
     with clock.part("optimizer"):
-        torch._foreach_div_(gradients, num_tokens)
-        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
+        torch._foreach_div_([*gradients, *shares], num_tokens)
+        grad_norm = _clip(gradients, shares, objective.max_grad_norm)
         optimizer.step()
     return StepResult(
         loss=totals["cross_entropy"] / num_tokens,
@@ -131,6 +141,13 @@ def train_step(
         max_padded_s=max_padded_s,
         stop=totals.stop,
     )
+
+
+def try_batch(model: Any, batch: Batch, objective: Objective) -> bool:
+    """Compute a batch forward and backward, to no effect. Whether there was enough memory."""
+    totals = _accumulate(model, [batch], objective, StepClock(objective.device))
+    _forget_gradients(model)
+    return not totals["out_of_memory"]
 
 
 def halves(batch: Batch) -> Sequence[Batch]:
@@ -179,6 +196,12 @@ def _accumulate(model: Any, batches: Sequence[Batch], objective: Objective, cloc
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if objective.is_sharded:
+                raise TrainingError(
+                    f"out of memory with training.sharding: {batch.padded_s:.1f} s of audio at once; the other workers "
+                    "wait in the middle of the step, so it cannot be done again in halves. Lower "
+                    "training.batches.max_micro_batch_s, or let `auto` measure what fits"
+                ) from error
             logger.warning(
                 "out of memory: utterances=%d padded_s=%.1f: %s",
                 batch.num_utterances,
@@ -191,7 +214,7 @@ def _accumulate(model: Any, batches: Sequence[Batch], objective: Objective, cloc
 
 
 def _forward_backward(
-    model: Any, batch: Batch, arriving: Iterator[Batch], objective: Objective, clock: StepClock
+    model: Any, batch: Batch, arriving: Iterator[Batch], objective: Objective, clock: StepClock, *, weight: float = 1.0
 ) -> dict[str, float]:
     """Forward and backward of the next batch that arrives on the device; `batch` is the same one on the CPU."""
     if objective.before_forward is not None:
@@ -206,7 +229,7 @@ def _forward_backward(
             label_smoothing=objective.label_smoothing,
         )
     with clock.part("backward"):
-        (losses.objective + objective.alignment_weight * losses.alignment).backward()
+        (weight * (losses.objective + objective.alignment_weight * losses.alignment)).backward()
     # The rest is asked of the batch on the CPU: nothing waits for the device but the two sums.
     return {
         "cross_entropy": losses.cross_entropy.item(),
@@ -254,16 +277,21 @@ def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.Optimizer:
     trained = [parameter for group in groups for parameter in group["params"]]
     for parameter in trained:
         # A rank whose share of a step is empty must bring zeros to the reduction, not nothing.
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = _zeros(parameter)
     if settings.states == "8bit":
         return eight_bit.adamw(groups, betas=settings.betas, embedding=model.get_input_embeddings().weight)
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
     for parameter in trained:
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
-            **{moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")},
+            **{moment: _zeros(parameter) for moment in ("exp_avg", "exp_avg_sq")},
         }
     return optimizer
+
+
+def _zeros(parameter: torch.Tensor) -> torch.Tensor:
+    """Written, so that they are in memory: the system gives what `torch.zeros` asks for when it is first touched."""
+    return torch.empty_like(parameter).zero_()
 
 
 def learning_rate(settings: Optimizer, *, step: int, num_steps: int) -> float:
@@ -275,6 +303,27 @@ def learning_rate(settings: Optimizer, *, step: int, num_steps: int) -> float:
     remaining = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
     floor = settings.final_share if settings.schedule != "constant" else 0.0
     return settings.learning_rate * (floor + (1 - floor) * remaining[settings.schedule])
+
+
+def _gradients(model: Any) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def _forget_gradients(model: Any) -> None:
+    """Zeros, and not nothing, see `build_optimizer`."""
+    torch._foreach_zero_([*map(share_of, _gradients(model))])
+
+
+def _clip(gradients: Sequence[torch.Tensor], shares: Sequence[torch.Tensor], max_norm: float) -> torch.Tensor:
+    """Clip by the norm of all gradients together, which comes back: those that are whole here, and shares of others."""
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if shares:
+        squares = torch.nn.utils.get_total_norm(shares, foreach=True) ** 2
+        _sum_over_ranks([squares])
+        norm = (norm**2 + squares).sqrt()
+    # As torch.nn.utils.clip_grads_with_norm_ does.
+    torch._foreach_mul_([*gradients, *shares], torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    return norm
 
 
 def _sum_over_ranks(tensors: Sequence[torch.Tensor]) -> None:

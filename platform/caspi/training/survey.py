@@ -1,9 +1,9 @@
 """What a run will have to do, known before it starts: its steps, its batches, and all that is in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from caspi.model.features import HOP, MIN_SAMPLES
 from caspi.model.flops import Workload
 from caspi.recipe import Recipe
 from caspi.recipe.sections import Collation, Training
+from caspi.training.bounds import Bounds
 from caspi.training.footprint import Load
 from caspi.training.lengths import LengthIndex, audio_tokens
 from caspi.training.plan import EpochPlan, plan_run
@@ -26,7 +27,7 @@ class Survey:
     num_workers: int
     num_steps: int
     num_micro_batches: int  # of all workers
-    num_utterances: int  # repetitions and clips without speech included; neighbours that are joined are one
+    num_utterances: int  # repetitions and clips without speech included
     audio_s: float
     num_positions: int  # tokens with their padding
     work: Workload
@@ -39,123 +40,116 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batches:
-    """Some micro-batches: what is in them, item by item."""
+class MicroBatches:
+    """Some micro-batches: what is in them, item by item, and how large each of them can become."""
 
+    groups: tuple[np.ndarray, ...]  # items of the plan
     durations_s: np.ndarray
     num_tokens: np.ndarray
-    starts: np.ndarray  # where each begins
     num_heard: np.ndarray  # audio tokens
+    num_logits: np.ndarray
+    num_positions: int
+    loads: np.ndarray  # (num_micro_batches, fields of Load), by the worst that augmentation and contexts may add
 
-    def positions(self, num_tokens: np.ndarray, collation: Collation) -> np.ndarray:
-        """What each takes in the decoder, padding included, if its items have these tokens."""
-        if collation == "packed":
-            return np.add.reduceat(num_tokens, self.starts)
-        sizes = np.diff([*self.starts, len(num_tokens)])
-        positions: np.ndarray = sizes * np.maximum.reduceat(num_tokens, self.starts)
+
+@dataclass(frozen=True)
+class Surveyor:
+    """Looks at the plan of a run, for so many workers."""
+
+    plans: Sequence[EpochPlan]
+    training: Training
+    num_workers: int
+    num_prompt_tokens: int  # of an utterance without audio and context: what is not supervised
+    collation: Collation = "bucketed"
+
+    @classmethod
+    def of_run(
+        cls,
+        recipe: Recipe,
+        corpus: Corpus,
+        prompter: Prompter,
+        lengths: Path,
+        *,
+        num_workers: int,
+        collation: Collation,
+    ) -> Self:
+        """For a run of a recipe. Lengths are measured into the folder `lengths`, or read from there."""
+        plans = plan_run(LengthIndex.build(corpus, prompter, lengths), recipe.training)
+        return cls(plans, recipe.training, num_workers, len(prompter.prompt(0)), collation)
+
+    def survey(self, config: Any, bounds: Bounds) -> Survey:
+        """Go through every micro-batch of the run. A second for about two thousand steps of 1,400 s."""
+        steps: list[Workload] = []
+        sums = np.zeros(4)  # micro-batches, utterances, seconds, positions
+        most = np.zeros(len(Load.FIELDS), np.int64)
+        for plan in self.plans:
+            for step in range(plan.num_steps):
+                work = Workload()
+                for rank in range(self.num_workers):
+                    batches = self.micro_batches(plan, step, rank, bounds)
+                    if batches is None:
+                        continue
+                    work += Workload.of(
+                        config,
+                        num_frames=_frames(batches.durations_s),
+                        num_tokens=batches.num_tokens,
+                        num_logits=float(batches.num_logits.sum()),
+                    )
+                    size, audio_s = len(batches.durations_s), batches.durations_s.sum()
+                    sums += len(batches.groups), size, audio_s, batches.num_positions
+                    most = np.maximum(most, batches.loads.max(0))
+                steps.append(work)
+        return Survey(
+            num_workers=self.num_workers,
+            num_steps=len(steps),
+            num_micro_batches=int(sums[0]),
+            num_utterances=int(sums[1]),
+            audio_s=float(sums[2]),
+            num_positions=int(sums[3]),
+            work=sum(steps, Workload()),
+            largest=Load(*map(int, most)),
+            step_work=tuple(steps),
+        )
+
+    def micro_batches(self, plan: EpochPlan, step: int, rank: int, bounds: Bounds) -> MicroBatches | None:
+        """What a rank computes of a step; None: nothing."""
+        groups = plan.micro_batches(
+            step, rank=rank, world_size=self.num_workers, collation=self.collation, **asdict(bounds)
+        )
+        return self.describe(plan, groups) if groups else None
+
+    def describe(self, plan: EpochPlan, groups: Sequence[np.ndarray]) -> MicroBatches:
+        """What is in some groups of items, of which there must be one."""
+        durations_s, num_tokens = plan.lengths(np.concatenate(groups))
+        heard = audio_tokens(durations_s)
+        logits = num_tokens - heard - self.num_prompt_tokens
+        if self.training.alignment_weight > 0:
+            logits = logits + heard
+        starts = np.cumsum([0, *map(len, groups[:-1])])
+        most_tokens = plan.margin.tokens(num_tokens, durations_s)
+        loads = {
+            "positions": self._positions(most_tokens, starts),
+            "audio_tokens": np.add.reduceat(audio_tokens(plan.margin.seconds(durations_s)), starts),
+            "logits": np.add.reduceat(logits, starts),
+            "longest": np.maximum.reduceat(most_tokens, starts),
+        }
+        return MicroBatches(
+            groups=tuple(groups),
+            durations_s=durations_s,
+            num_tokens=num_tokens,
+            num_heard=heard,
+            num_logits=logits,
+            num_positions=int(self._positions(num_tokens, starts).sum()),
+            loads=np.stack([loads[name] for name in Load.FIELDS], axis=1),
+        )
+
+    def _positions(self, num_tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """What each group takes in the decoder, padding included, if its items have these tokens."""
+        if self.collation == "packed":
+            return np.add.reduceat(num_tokens, starts)
+        sizes = np.diff([*starts, len(num_tokens)])
+        positions: np.ndarray = sizes * np.maximum.reduceat(num_tokens, starts)
         return positions
-
-
-def survey_run(
-    recipe: Recipe,
-    corpus: Corpus,
-    config: Any,
-    prompter: Prompter,
-    lengths: Path,
-    *,
-    num_workers: int,
-    collation: Collation,
-) -> Survey:
-    """What a run of a recipe will have to do. Lengths are measured into the folder `lengths`, or read from there."""
-    return survey(
-        plan_run(LengthIndex.build(corpus, prompter, lengths), recipe.training),
-        recipe.training,
-        config,
-        num_workers=num_workers,
-        num_prompt_tokens=len(prompter.prompt(0)),
-        collation=collation,
-    )
-
-
-def survey(
-    plans: Sequence[EpochPlan],
-    training: Training,
-    config: Any,
-    *,
-    num_workers: int,
-    num_prompt_tokens: int,
-    collation: Collation = "bucketed",
-) -> Survey:
-    """Go through every micro-batch of a run. A second for about two thousand steps of 1,400 s.
-
-    Args:
-        num_prompt_tokens: of an utterance without audio and context: what is not supervised.
-    """
-    with_alignment = training.alignment_weight > 0
-    steps: list[Workload] = []
-    sums = np.zeros(4)  # micro-batches, utterances, seconds, positions
-    most = np.zeros(3, np.int64)
-    for plan in plans:
-        for step in range(plan.num_steps):
-            work = Workload()
-            for rank in range(num_workers):
-                batches = _batches(plan, training, step, rank, num_workers, collation)
-                if batches is None:
-                    continue
-                supervised = batches.num_tokens - batches.num_heard - num_prompt_tokens
-                logits = supervised + batches.num_heard * with_alignment
-                work += Workload.of(
-                    config,
-                    num_frames=_frames(batches.durations_s),
-                    num_tokens=batches.num_tokens,
-                    num_logits=float(logits.sum()),
-                )
-                positions = batches.positions(batches.num_tokens, collation)
-                sums += len(positions), len(batches.num_tokens), batches.durations_s.sum(), positions.sum()
-                most = np.maximum(most, _most(plan, batches, logits, collation))
-            steps.append(work)
-    total = sum(steps, Workload())
-    return Survey(
-        num_workers=num_workers,
-        num_steps=len(steps),
-        num_micro_batches=int(sums[0]),
-        num_utterances=int(sums[1]),
-        audio_s=float(sums[2]),
-        num_positions=int(sums[3]),
-        work=total,
-        largest=Load(*map(int, most)),
-        step_work=tuple(steps),
-    )
-
-
-def _batches(
-    plan: EpochPlan, training: Training, step: int, rank: int, num_workers: int, collation: Collation
-) -> _Batches | None:
-    """What a rank computes of a step; None: nothing."""
-    groups = plan.micro_batches(
-        step,
-        rank=rank,
-        world_size=num_workers,
-        max_micro_batch_s=training.batches.max_micro_batch_s,
-        max_micro_batch_tokens=training.batches.max_micro_batch_tokens,
-        collation=collation,
-    )
-    if not groups:
-        return None
-    durations_s, num_tokens = plan.lengths(np.concatenate(groups))
-    starts = np.cumsum([0, *map(len, groups[:-1])])
-    return _Batches(durations_s, num_tokens, starts, audio_tokens(durations_s))
-
-
-def _most(plan: EpochPlan, batches: _Batches, logits: np.ndarray, collation: Collation) -> tuple[int, int, int]:
-    """The largest of each, by the worst that augmentation and contexts may add."""
-    tokens = plan.margin.tokens(batches.num_tokens, batches.durations_s)
-    heard = audio_tokens(plan.margin.seconds(batches.durations_s))
-    return (
-        int(batches.positions(tokens, collation).max()),
-        int(np.add.reduceat(heard, batches.starts).max()),
-        int(np.add.reduceat(logits, batches.starts).max()),
-    )
 
 
 def _frames(durations_s: np.ndarray) -> np.ndarray:
