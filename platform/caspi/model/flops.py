@@ -143,6 +143,7 @@ def num_parameters(config: Any) -> Parts:
 
 def empty_model(config: Any) -> Any:
     """A model without weights: names and shapes."""
+    config = type(config).from_dict(config.to_dict())  # without the attention that a model has since been given
     with torch.device("meta"):
         return Qwen3ASRForConditionalGeneration(config)
 

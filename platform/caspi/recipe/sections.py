@@ -358,28 +358,28 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_utterance_fits_a_batch(self) -> Self:
         longest = self.data.filters.max_duration_s
-        augmentation, joining = self.training.augmentation, self.training.joining
-        bound_s = self.training.batches.max_micro_batch_s
-        if bound_s == "auto":
-            return self
-        joined = joining.target_s[1] / (1 - augmentation.speed) + augmentation.max_shift_s
-        if joining.share and joined > bound_s:
-            raise ValueError(
-                f"training.joining.target_s={list(joining.target_s)} (up to {joined:.1f} with training.augmentation) "
-                f"does not fit in training.batches.max_micro_batch_s={bound_s}; "
-                "raise the batch or join less"
-            )
-        heard = longest / (1 - augmentation.speed) + augmentation.max_shift_s
-        if heard > bound_s:
-            slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""
-            raise ValueError(
-                f"data.filters.max_duration_s={longest}{slowed} does not fit in "
-                f"training.batches.max_micro_batch_s={bound_s}; "
-                "raise the batch or lower the duration"
-            )
         if longest > self.inference.max_batch_s:
             raise ValueError(
                 f"data.filters.max_duration_s={longest} does not fit in "
                 f"inference.max_batch_s={self.inference.max_batch_s}; raise the batch or lower the duration"
+            )
+        bound_s = self.training.batches.max_micro_batch_s
+        if bound_s == "auto":
+            return self
+        augmentation, joining = self.training.augmentation, self.training.joining
+        heard, joined = (
+            length_s / (1 - augmentation.speed) + augmentation.max_shift_s
+            for length_s in (longest, joining.target_s[1])
+        )
+        if joining.share and joined > bound_s:
+            raise ValueError(
+                f"training.joining.target_s={list(joining.target_s)} (up to {joined:.1f} with training.augmentation) "
+                f"does not fit in training.batches.max_micro_batch_s={bound_s}; raise the batch or join less"
+            )
+        if heard > bound_s:
+            slowed = f" (up to {heard:.1f} with training.augmentation)" if heard > longest else ""
+            raise ValueError(
+                f"data.filters.max_duration_s={longest}{slowed} does not fit in "
+                f"training.batches.max_micro_batch_s={bound_s}; raise the batch or lower the duration"
             )
         return self
