@@ -27,7 +27,8 @@ import torch
 from caspi import audio
 from caspi.memory import tree_memory
 from caspi.model import Prompter, build_toy
-from caspi.recipe.sections import Augmentation, Context, Toy
+from caspi.recipe.augmentation import Augmentation, Noise
+from caspi.recipe.sections import Context, Toy
 from caspi.training.context import ContextMaker
 from caspi.training.feed import BatchMaker, Planned, ahead
 from caspi.training.lengths import LengthIndex
@@ -39,11 +40,14 @@ _SPREADS = (0.5, 0.7)
 _PER_SHARD = 500
 _PER_ROW_GROUP = 32  # as in prepared corpora
 _WORDS = ["שלום", "ילד", "הולך", "הביתה", "עכשיו", "גדולה", "ים", "עיר", "הכנסת", "ישיבה"]
+_NOISE = Noise(share=1, kinds=("white",))
 _AUGMENTATIONS = {
     "none": Augmentation(),
-    "gain, shift, noise, masks": Augmentation(gain_db=6, max_shift_s=0.2, noise_db=10, time_masks=2, frequency_masks=2),
+    "gain, shift, noise, masks": Augmentation(
+        gain_db=6, max_shift_s=0.2, noise=_NOISE, time_masks=2, frequency_masks=2
+    ),
     "the same and speed": Augmentation(
-        gain_db=6, max_shift_s=0.2, noise_db=10, time_masks=2, frequency_masks=2, speed=0.1
+        gain_db=6, max_shift_s=0.2, noise=_NOISE, time_masks=2, frequency_masks=2, speed=0.1
     ),
 }
 _STEP_AUDIO_S, _RANKS, _MICRO_BATCH_S = 1400.0, 8, 240.0

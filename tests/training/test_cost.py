@@ -32,7 +32,7 @@ from caspi.training.survey import Surveyor
 from tests.training.whole_runs import changed, lines
 
 TEXT = "ילד הולך הביתה עכשיו"
-NO_AUGMENTATION = {"speed": 0, "noise_db": None, "frequency_masks": 0}
+NO_AUGMENTATION = {"speed": 0, "noise": {"share": 0}, "frequency_masks": 0}
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
