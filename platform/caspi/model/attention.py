@@ -20,7 +20,7 @@ DECODER, ENCODER = "caspi_pieces", "caspi_flash_pieces"
 
 _HALF_TYPES = (torch.bfloat16, torch.float16)
 _KERNEL_SINCE = (8, 0)  # compute capability: A100 and later
-_KERNEL_IN = (2, 13)  # of PyTorch, which has FlashAttention for pieces with grouped heads since then
+_KERNEL_IN = "2.13"  # of PyTorch, which has FlashAttention for pieces with grouped heads since then
 
 
 def prepare(module: Any, name: str) -> None:
