@@ -2,7 +2,7 @@
 
     python tests/benchmarks/feed.py                        # utterances a second, by threads and augmentation
     python tests/benchmarks/feed.py --padding              # what of batches is padding; needs no audio
-    python tests/benchmarks/feed.py --stream-s 3600        # memory, while 40 utterances a second are taken
+    python tests/benchmarks/feed.py --stream 144000        # memory, while an hour's utterances of a GPU are taken
 
 Six hours of made-up clips with the lengths of crowd-transcribe (lognormal, 5.5 s on average, 0.5 to 30 s), FLAC in
 shards as `caspi prepare` writes them; epochs follow each other. The code is the one that training runs: reading,
@@ -58,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
     parser.add_argument("--padding", action="store_true")
-    parser.add_argument("--stream-s", type=float)
+    parser.add_argument("--stream", type=int, help="utterances to take")
+    parser.add_argument("--utterances-per-s", type=float, default=_GPU_UTTERANCES_PER_S)
     args = parser.parse_args()
     if args.padding:
         padding()
@@ -66,8 +67,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="caspi-feed-") as folder:
         maker, index = made(Path(folder))
-        if args.stream_s is not None:
-            stream(maker, index, args.stream_s)
+        if args.stream is not None:
+            stream(maker, index, args.stream, args.utterances_per_s)
         else:
             rates(maker, index, args.seconds)
 
@@ -164,24 +165,22 @@ def rates(maker: BatchMaker, index: LengthIndex, seconds: float) -> None:
     print(f"log-mel on the CPU: {audio_s / (time.process_time() - started):,.0f} x real time of a core")
 
 
-def stream(maker: BatchMaker, index: LengthIndex, seconds: float) -> None:
-    """Take as many utterances as a GPU would, and watch the memory."""
+def stream(maker: BatchMaker, index: LengthIndex, num_wanted: int, utterances_per_s: float) -> None:
+    """Take utterances at a steady rate, as training would, and watch the memory."""
     each = replace(maker, augmentation=_AUGMENTATIONS["the same and speed"])
     feed = ahead(lambda: each.shares(planned(index), num_threads=2))
-    started = reported = time.perf_counter()
+    started, reported = time.perf_counter(), 0
     num_utterances, waited_s = 0, 0.0
-    print("seconds  utterances  waited, s  memory, MiB")
-    while (now := time.perf_counter()) - started < seconds:
-        share = next(feed)
-        waited_s += time.perf_counter() - now
-        num_utterances += len(share.items)
-        time.sleep(max(0.0, started + num_utterances / _GPU_UTTERANCES_PER_S - time.perf_counter()))
-        if now - reported > seconds / 12:
-            print(
-                f"{now - started:7.0f} {num_utterances:11,} {waited_s:10.1f} {tree_memory(os.getpid()) / 2**20:12.0f}",
-                flush=True,
-            )
-            reported = now
+    print("utterances  seconds  waited, s  memory, MiB")
+    while num_utterances < num_wanted:
+        asked = time.perf_counter()
+        num_utterances += len(next(feed).items)
+        waited_s += time.perf_counter() - asked
+        time.sleep(max(0.0, started + num_utterances / utterances_per_s - time.perf_counter()))
+        if num_utterances - reported >= num_wanted / 12:
+            elapsed_s, mib = time.perf_counter() - started, tree_memory(os.getpid()) / 2**20
+            print(f"{num_utterances:10,} {elapsed_s:8.0f} {waited_s:10.1f} {mib:12.0f}", flush=True)
+            reported = num_utterances
     feed.close()
 
 

@@ -1,6 +1,7 @@
 """Packed, bucketed, and one by one: the same losses, logits and gradients."""
 
 import copy
+import inspect
 from itertools import pairwise
 
 import numpy as np
@@ -148,6 +149,54 @@ def test_the_encoder_computes_each_clip_as_if_it_were_alone(toy, packed, clips):
     together = encode(toy.model, packed.features).split(list(packed.sound.num_tokens))
     native = toy.model.model.get_audio_features(packed.features.values, packed.features.mask, return_dict=True)
     torch.testing.assert_close(torch.cat(together), native.pooler_output, atol=1e-5, rtol=0)
+
+
+def by_hand(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seq_q: torch.Tensor, cu_seq_k: torch.Tensor,
+    max_q: int, max_k: int, *, scale: float, window_size: tuple[int, int], enable_gqa: bool,
+) -> torch.Tensor:  # fmt: skip
+    """What PyTorch's kernel is documented to do: (S, N, D) -> (S, N, D), pieces between the borders in `cu_seq_q`."""
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert cu_seq_q.dtype == torch.int32
+    assert max_q == max_k == cu_seq_q.diff().max()
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    attended = []
+    for start, end in pairwise(cu_seq_q.tolist()):
+        heads = [tensor[start:end].transpose(0, 1) for tensor in (query, key, value)]
+        keys, values = (tensor.repeat_interleave(len(heads[0]) // len(tensor), 0) for tensor in heads[1:])
+        scores = scale * heads[0] @ keys.transpose(1, 2)
+        if window_size == (-1, 0):
+            scores = scores.masked_fill(torch.ones_like(scores[0]).triu(1).bool(), -torch.inf)
+        attended.append((scores.softmax(-1) @ values).transpose(0, 1))
+    return torch.cat(attended)
+
+
+@pytest.mark.parametrize("collation", ["packed", "bucketed"])
+def test_the_kernel_is_asked_for_the_same(toy, clips, bucketed, collation, monkeypatch):
+    """Where there is one. With what it is documented to do in its place, written by hand."""
+    from torch.nn.attention import varlen
+
+    calls: list[int] = []
+
+    def kernel(*arguments, **options):
+        bound = inspect.signature(real).bind(*arguments, **options)
+        calls.append(len(bound.args[0]))
+        return by_hand(*arguments, **options)
+
+    real = varlen.varlen_attn
+    expected, expected_gradients = gradients(toy, [bucketed])
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(attention, "has_kernel", lambda device, dtype: True)
+    batch = make(toy, clips, ALL, collation)
+    sums, found = gradients(toy, [batch])
+    num_layers = {"packed": 2 + 2, "bucketed": 2}[collation]  # of the encoder, and of the decoder
+    assert len(calls) == num_layers
+    assert set(calls) == {sum(batch.sound.num_tokens), batch.num_tokens} if collation == "packed" else {calls[0]}
+    for name in LOSSES:
+        assert sums[name] == pytest.approx(expected[name], rel=1e-5)
+    for name, gradient in found.items():
+        size = expected_gradients[name].abs().max().item()
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5 * max(1.0, size), rtol=0, msg=name)
 
 
 @pytest.mark.gpu

@@ -55,10 +55,12 @@ def test_a_rank_may_get_nothing():
     assert [len(hand) for hand in deal_packed(np.array([5, 3]), 4)] == [1, 1, 0, 0]
 
 
-def test_without_a_fitting_gpu_batches_are_bucketed_unless_packs_are_asked_for():
-    cpu = torch.device("cpu")
-    assert collating.fitting(Training(), cpu) == "bucketed"
-    assert collating.fitting(Training(batches=Batches(collation="packed")), cpu) == "packed"
+def test_cpus_pack_and_devices_without_the_kernel_bucket_unless_told_otherwise():
+    cpu, other = torch.device("cpu"), torch.device("mps")
+    assert collating.fitting(Training(), cpu) == "packed"
+    assert collating.fitting(Training(), other) == "bucketed"
+    assert collating.fitting(Training(batches=Batches(collation="bucketed")), cpu) == "bucketed"
+    assert collating.fitting(Training(batches=Batches(collation="packed")), other) == "packed"
 
 
 def test_ranks_that_differ_agree_on_what_all_of_them_can_do():

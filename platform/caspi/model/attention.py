@@ -5,11 +5,12 @@ On GPUs with FlashAttention one kernel does all pieces, from where each ends. El
 Legend: S tokens of all pieces, N heads, D width of a head.
 """
 
-import importlib.util
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.torch_version import TorchVersion
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -18,7 +19,8 @@ from transformers.masking_utils import sdpa_mask
 DECODER, ENCODER = "caspi_pieces", "caspi_flash_pieces"
 
 _HALF_TYPES = (torch.bfloat16, torch.float16)
-_KERNEL_SINCE = (8, 0)  # compute capability
+_KERNEL_SINCE = (8, 0)  # compute capability: A100 and later
+_KERNEL_IN = "2.13"  # of PyTorch, which has FlashAttention for pieces with grouped heads since then
 
 
 def prepare(module: Any, name: str) -> None:
@@ -35,6 +37,7 @@ def pieces(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
     return {"cu_seq_lens_q": ends, "max_length_q": max(lengths), "lengths": lengths}
 
 
+@lru_cache
 def has_kernel(device: torch.device, dtype: torch.dtype | None) -> bool:
     """Whether one kernel attends to pieces of any length, with inputs of this type."""
     return (
@@ -42,7 +45,7 @@ def has_kernel(device: torch.device, dtype: torch.dtype | None) -> bool:
         and dtype in _HALF_TYPES
         and torch.cuda.get_device_capability(device) >= _KERNEL_SINCE
         and torch.backends.cuda.is_flash_attention_available()
-        and importlib.util.find_spec("torch.nn.attention.varlen") is not None
+        and TorchVersion(torch.__version__) >= _KERNEL_IN
     )
 
 

@@ -114,8 +114,8 @@ class Batches(Section):
 
     collation: Literal["auto", Collation] = "auto"
     """`packed`: utterances lie end to end, without padding. `bucketed`: those of similar length are padded to the
-    longest. The result is the same. `auto`: packed where all workers have GPUs with FlashAttention and train in bf16,
-    else bucketed."""
+    longest. The result is the same. `auto`: packed on CPUs, and where all workers have GPUs with FlashAttention and
+    train in bf16; else bucketed."""
 
 
 class Mixture(Section):

@@ -14,8 +14,10 @@ def fitting(training: Training, device: torch.device) -> Collation:
     asked = training.batches.collation
     if asked != "auto":
         return asked
+    # A call for each utterance and layer costs a CPU less than padding and more passes do, see docs/benchmarks.md. A
+    # GPU that has no kernel for all of them together would wait for thousands of launches.
     has_kernel = attention.has_kernel(device, autocast_type(training.precision, device))
-    return "packed" if has_kernel else "bucketed"
+    return "packed" if has_kernel or device.type == "cpu" else "bucketed"
 
 
 def agreed(wishes: Sequence[Collation]) -> Collation:
