@@ -17,7 +17,7 @@ from caspi.training.calibration import Calibration, Calibrator, Memory, MemoryMo
 from caspi.training.footprint import GIB, Load
 from caspi.training.lengths import LengthIndex, audio_tokens
 from caspi.training.plan import plan_run
-from caspi.training.sample import Sample
+from caspi.training.sample import RESERVES, Sample
 from caspi.training.step import DoesNotFit
 from caspi.training.survey import Surveyor
 
@@ -66,7 +66,7 @@ class Device:
 
 
 def calibrate(device: Device, limit_gib: float = 40.0) -> Calibration:
-    return Calibrator(Sample(device.surveyor), device.attempt, limit_gib * GIB, 0.92).run()
+    return Calibrator(Sample(device.surveyor), device.attempt, limit_gib * GIB, RESERVES["cuda"]).run()
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -99,8 +99,8 @@ def test_the_longest_utterance_is_tried_even_where_the_sample_has_none_like_it()
 
 
 def test_an_utterance_that_fits_nowhere_is_refused_with_what_to_do():
-    with pytest.raises(DoesNotFit, match=r"some utterance alone needs 3\d\.\d+ GiB.*max_duration_s.*memory_gib"):
-        calibrate(Device(surveyor(longest_s=400.0)), 36.0)
+    with pytest.raises(DoesNotFit, match=r"some utterance alone needs \d\d\.\d+ GiB.*max_duration_s.*memory_gib"):
+        calibrate(Device(surveyor(longest_s=700.0)), 36.0)
 
 
 def test_memory_that_ends_before_its_limit_is_found_by_running_out():
@@ -135,7 +135,7 @@ def test_what_was_found_is_used_again_without_a_trial(tmp_path: Path):
     found = calibrate(device)
     memory = Memory.of(tmp_path, ["A100"] * 2, 40 * GIB, released_config("0.6B"), device.surveyor.training)
     memory.write(found.model)
-    again = Calibrator(Sample(device.surveyor), device.attempt, 40 * GIB, 0.92).run(memory.read())
+    again = Calibrator(Sample(device.surveyor), device.attempt, 40 * GIB, RESERVES["cuda"]).run(memory.read())
     assert asdict(again.bounds) == asdict(found.bounds)
     assert again.num_trials == 0
     assert str(again).endswith("(known from before)")

@@ -30,6 +30,11 @@ def shard(model: Any, device: torch.device) -> None:
         sharded.set_force_sum_reduction_for_comms(True)
 
 
+def is_in_layer(name: str) -> bool:
+    """Whether a weight is shared out, by its name."""
+    return any(part in name for part in (".audio_tower.layers.", ".language_model.layers."))
+
+
 def is_shared(tensor: torch.Tensor) -> bool:
     """Whether this rank holds only a share of it."""
     return isinstance(tensor, DTensor)
