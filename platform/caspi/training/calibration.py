@@ -36,6 +36,11 @@ _GROWTH = 2.0
 _NUM_CHECKS = 4
 _ENOUGH_S = 120.0  # after which no larger batch is tried
 
+_REMEDIES = (
+    "lower data.filters.max_duration_s, turn on training.gradient_checkpointing, raise training.workers.memory_gib, or "
+    "take GPUs with more memory"
+)
+
 # Of a run's settings those that change nothing of what a micro-batch needs.
 _FREE = {"epochs", "seed", "mixture", "validation", "checkpoints", "cost", "log_every_steps", "record_utterances"}
 
@@ -154,8 +159,10 @@ class Calibrator:
             return True
         load, used = self.attempt(items)
         if not np.isfinite(used):
+            if not self._used:
+                raise DoesNotFit(f"memory: ran out over the smallest micro-batch that there is; {_REMEDIES}")
             # More than the largest that went well used is not to be had, whatever the limit says.
-            self.limit_bytes = min(self.limit_bytes, max(self._used, default=0.0))
+            self.limit_bytes = min(self.limit_bytes, max(self._used))
             return False
         self._tried.add(items.tobytes())
         self._loads.append(load.as_array())
@@ -176,9 +183,7 @@ class Calibrator:
             needed = needs(self.sample.micro_batches(Bounds(NARROWEST_S))[1]).max()
             raise DoesNotFit(
                 f"memory: some utterance alone needs {needed / GIB:.2f} GiB, and a worker may use "
-                f"{usable / GIB:.2f} of {self.limit_bytes / GIB:.2f}; lower "
-                "data.filters.max_duration_s, turn on training.gradient_checkpointing, raise "
-                "training.workers.memory_gib, or take GPUs with more memory"
+                f"{usable / GIB:.2f} of {self.limit_bytes / GIB:.2f}; {_REMEDIES}"
             )
         return bounds
 
