@@ -1,6 +1,7 @@
 """What a run will take: batches as the plan makes them, memory as autograd keeps it, hours and cost by arithmetic."""
 
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from caspi.corpus import Corpus
 from caspi.errors import RequestError
@@ -110,6 +113,52 @@ def test_what_does_not_learn_is_counted_as_autograd_keeps_it_or_a_little_more(
     assert 0.95 < counted_over_kept(toy(), Training.model_validate(way), precision) < most
 
 
+class LiveTensors(TorchDispatchMode):
+    """The most bytes that tensors made within the block took together, what lives for a moment included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self._sizes:
+                self._sizes[storage._cdata] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.peak = max(self.peak, self._now)
+                weakref.finalize(storage, self._drop, storage._cdata)
+        return made
+
+    def _drop(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("sizes", "way"),
+    [
+        ({}, {}),
+        ({"decoder_width": 256, "decoder_layers": 6, "encoder_width": 256, "conv_channels": 32}, {}),
+        ({"encoder_layers": 6, "decoder_layers": 6}, {"lora": {"rank": 4}}),
+        ({"encoder_layers": 6}, {"frozen": ["encoder"]}),
+    ],
+)
+def test_memory_is_counted_within_a_fifth(sizes: dict[str, int], way: dict[str, Any], precision: str):
+    """Against all tensors of a forward and backward pass; of six more utterances, as weights are counted apart."""
+    loaded, training = toy(**sizes), Training.model_validate(way)
+    parameters.prepare(loaded.model, training)
+    learns, counted, lived = Learning.of(loaded.model.config, training), [], []
+    for batch in (batch_of(loaded, 2), batch_of(loaded, 8)):
+        with LiveTensors() as live, torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss_sums(loaded.model, batch).objective.backward()
+        lived.append(live.peak)
+        load = Load.of_batch(loaded.model.config, batch, with_alignment=False)
+        counted.append(footprint(loaded.model.config, load, learns, precision=precision).growth)
+    assert (counted[1] - counted[0]) / (lived[1] - lived[0]) == pytest.approx(1, abs=0.2)
+
+
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer():
     config, load = released_config("1.7B"), Load(1400, 780, 300)
     whole = activations(config, load, precision="bf16")
@@ -146,6 +195,14 @@ def test_lora_is_counted_at_every_product(size: str):
     ]
     assert adapted.num_trained == 16 * sum(products)
     assert adapted.num_weights == sum(num_parameters(config)) + adapted.num_trained
+
+
+def test_sharded_layers_are_a_share_of_each_worker():
+    config = released_config("1.7B")
+    alone, shared = (Learning.of(config, Training(sharding="full"), num_workers=num_workers) for num_workers in (1, 8))
+    around = 4 * config.text_config.vocab_size * config.text_config.hidden_size
+    assert shared.weights_bytes == pytest.approx(around + (alone.weights_bytes - around) / 8, rel=0.04)
+    assert shared.states_bytes == pytest.approx(3 * shared.weights_bytes, rel=1e-3)
 
 
 def test_averages_take_four_bytes_and_moments_in_eight_bits_two():

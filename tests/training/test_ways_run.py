@@ -111,6 +111,27 @@ def test_a_start_model_that_has_changed_is_refused_beside_adapters(
         train(way, corpus=corpus.path, output=output, resume=True)
 
 
+def test_sharded_layers_end_where_whole_ones_do(
+    recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path: Path
+):
+    """With several micro-batches a step, of which one worker has more than the other, and an average at the end."""
+    ways = {
+        "ema": {"decay": 0.9},
+        "batches": {"max_micro_batch_tokens": 80},
+        "validation": {"every_steps": 3, "average_best": 2},
+        "epochs": 2,
+    }
+    whole, sharded = changed(recipe, **ways), changed(recipe, **ways, sharding="full")
+    train(whole, corpus=corpus.path, output=tmp_path / "whole")
+    train(sharded, corpus=corpus.path, output=tmp_path / "sharded")
+    assert difference(tmp_path / "sharded", tmp_path / "whole") < 1e-5
+    ours, theirs = (lines(tmp_path / each) for each in ("sharded", "whole"))
+    assert [line["train/loss"] for line in ours] == pytest.approx([line["train/loss"] for line in theirs], abs=1e-5)
+    for event in ("validation", "average"):
+        ours, theirs = (lines(tmp_path / each, event) for each in ("sharded", "whole"))
+        assert [line["eval/wer"] for line in ours] == [line["eval/wer"] for line in theirs] != []
+
+
 def test_the_average_of_merged_models_is_plain_too(
     recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path: Path
 ):

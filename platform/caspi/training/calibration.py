@@ -26,7 +26,7 @@ from caspi.corpus.commit import write_text
 from caspi.recipe.sections import Training
 from caspi.training.bounds import Bounds
 from caspi.training.footprint import GIB, Load
-from caspi.training.sample import NARROWEST_S, Sample
+from caspi.training.sample import NARROWEST_S, Needs, Reserve, Sample
 from caspi.training.step import DoesNotFit
 
 Try = Callable[[np.ndarray], tuple[Load, float]]
@@ -35,6 +35,11 @@ Try = Callable[[np.ndarray], tuple[Load, float]]
 _GROWTH = 2.0
 _NUM_CHECKS = 4
 _ENOUGH_S = 120.0  # after which no larger batch is tried
+
+_REMEDIES = (
+    "lower data.filters.max_duration_s, turn on training.gradient_checkpointing, raise training.workers.memory_gib, or "
+    "take GPUs with more memory"
+)
 
 # Of a run's settings those that change nothing of what a micro-batch needs.
 _FREE = {"epochs", "seed", "mixture", "validation", "checkpoints", "cost", "log_every_steps", "record_utterances"}
@@ -103,7 +108,7 @@ class Calibrator:
     sample: Sample
     attempt: Try
     limit_bytes: float
-    target_share: float  # of it, up to where micro-batches may take it
+    reserve: Reserve
     _loads: list[np.ndarray] = field(default_factory=list)
     _used: list[float] = field(default_factory=list)
     _tried: set[bytes] = field(default_factory=set)
@@ -124,18 +129,16 @@ class Calibrator:
         seconds = time.perf_counter() - started
         return Calibration(bounds, model, float(expected), self.limit_bytes, len(self._used), seconds)
 
-    @property
-    def _target(self) -> float:
-        return self.target_share * self.limit_bytes
-
     def _grow(self, deadline: float) -> None:
         """Try larger and larger batches, of each size the largest by every measure, until the next may not fit."""
         bound_s, widest_s = NARROWEST_S, self.sample.widest_s
         while True:
             groups, loads = self.sample.micro_batches(Bounds(bound_s))
             for place in dict.fromkeys([int(loads[:, 0].argmin()), *map(int, loads.argmax(0))]):
-                is_enough = len(self._used) > len(Load.FIELDS) and self._model(loads[[place]])[0] > self._target
-                if is_enough or not self._try(groups[place]):
+                is_known = len(self._used) > len(Load.FIELDS)
+                if is_known and self._needs(self._model)(loads[[place]])[0] > self.reserve.usable(self.limit_bytes):
+                    return
+                if not self._try(groups[place]):
                     return
             if bound_s >= widest_s or time.perf_counter() > deadline:
                 return
@@ -156,8 +159,10 @@ class Calibrator:
             return True
         load, used = self.attempt(items)
         if not np.isfinite(used):
-            # More than what was used by the largest that went well is not to be had, whatever the limit says.
-            self.limit_bytes = min(self.limit_bytes, max(self._used, default=0.0) / self.target_share)
+            if not self._used:
+                raise DoesNotFit(f"memory: ran out over the smallest micro-batch that there is; {_REMEDIES}")
+            # More than the largest that went well used is not to be had, whatever the limit says.
+            self.limit_bytes = min(self.limit_bytes, max(self._used))
             return False
         self._tried.add(items.tobytes())
         self._loads.append(load.as_array())
@@ -168,15 +173,17 @@ class Calibrator:
     def _model(self) -> MemoryModel:
         return MemoryModel.fit(np.stack(self._loads), np.array(self._used))
 
+    def _needs(self, model: MemoryModel) -> Needs:
+        return lambda loads: self.reserve.with_margin(model.base, model(loads) - model.base)
+
     def _widest(self, model: MemoryModel) -> Bounds:
-        bounds = self.sample.widest(model, self._target)
+        needs, usable = self._needs(model), self.reserve.usable(self.limit_bytes)
+        bounds = self.sample.widest(needs, usable)
         if bounds is None:
-            needed = model(self.sample.micro_batches(Bounds(NARROWEST_S))[1]).max()
+            needed = needs(self.sample.micro_batches(Bounds(NARROWEST_S))[1]).max()
             raise DoesNotFit(
                 f"memory: some utterance alone needs {needed / GIB:.2f} GiB, and a worker may use "
-                f"{self._target / GIB:.2f} ({self.target_share:.0%} of {self.limit_bytes / GIB:.2f}); lower "
-                "data.filters.max_duration_s, turn on training.gradient_checkpointing, raise "
-                "training.workers.memory_gib, or take GPUs with more memory"
+                f"{usable / GIB:.2f} of {self.limit_bytes / GIB:.2f}; {_REMEDIES}"
             )
         return bounds
 

@@ -27,7 +27,7 @@ from caspi.training.devices import Gpu
 from caspi.training.footprint import GIB, Footprint, Learning, Load, footprint
 from caspi.training.outlook import num_validations
 from caspi.training.parameters import recomputed
-from caspi.training.sample import NARROWEST_S, TARGET_SHARES, Sample
+from caspi.training.sample import NARROWEST_S, RESERVES, Sample
 from caspi.training.survey import Survey, Surveyor
 from caspi.training.validation import num_judged
 
@@ -50,7 +50,8 @@ class Variant:
 
     @classmethod
     def of(cls, size: str, config: Any, training: Training) -> "Variant":
-        return cls(f"{size} {_way(training)}".strip(), config, training, Learning.of(config, training))
+        learning = Learning.of(config, training, num_workers=training.workers.most)
+        return cls(f"{size} {_way(training)}".strip(), config, training, learning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,8 @@ def _variants(config: Any, training: Training, lora_rank: int) -> Iterator[Varia
         own = [size for size, each in configs.items() if _shape(each) == _shape(config)]
         configs = {own[0] if own else "own": config} | configs
     full = training.model_copy(update={"lora": None, "frozen": ()})
-    ways = {_way(each): each for each in (full, full.model_copy(update={"lora": Lora(rank=lora_rank)}))}
+    adapted = full.model_copy(update={"lora": Lora(rank=lora_rank), "sharding": "none"})
+    ways = {_way(each): each for each in (full, adapted)}
     for place, (size, each) in enumerate(configs.items()):
         own_way = {_way(training): training} if place == 0 else {}
         for way in (own_way | ways).values():
@@ -204,12 +206,13 @@ def _placed(variant: Variant, sample: Sample, gpu: Gpu, again: Parts) -> Placeme
         )
 
     def needs(loads: np.ndarray) -> np.ndarray:
-        return np.array([at(load).total for load in loads])
+        needed = [at(load) for load in loads]
+        return reserve.with_margin(needed[0].base, np.array([each.growth for each in needed]))
 
-    limit = gpu.memory_gib * GIB
+    limit, reserve = gpu.memory_gib * GIB, RESERVES["cuda"]
     bounds = Bounds.fixed(variant.training.batches)
     if bounds is None:
-        bounds = sample.widest(needs, TARGET_SHARES["cuda"] * limit) or Bounds(NARROWEST_S)
+        bounds = sample.widest(needs, reserve.usable(limit)) or Bounds(NARROWEST_S)
     _, loads = sample.micro_batches(bounds)
     needed = at(loads[needs(loads).argmax()])
     return Placement(again, bounds, needed, fits=needed.total <= limit)

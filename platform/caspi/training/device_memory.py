@@ -2,14 +2,15 @@
 
 import ctypes
 import gc
+import resource
 from pathlib import Path
 
 import torch
 
 from caspi.training.footprint import GIB
 
-_PROCESS = Path("/proc/self")
-_RESET_PEAK = "5"  # see proc(5), clear_refs
+_CLEAR = Path("/proc/self/clear_refs")  # see proc(5)
+_PEAK = "5"
 
 
 def limit_bytes(device: torch.device, memory_gib: float | None) -> int:
@@ -24,19 +25,18 @@ def peak_bytes(device: torch.device) -> int:
     """The most that this worker has used at once, so far or since `restart_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    status = (_PROCESS / "status").read_text().splitlines()
-    return 1024 * int(next(line for line in status if line.startswith("VmHWM:")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def restart_peak(device: torch.device) -> None:
-    """Give back what is not used, and let the peak begin with what is left."""
+    """Give back what is not used, and let the peak begin with what is left. On CPUs it takes Linux and glibc."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    ctypes.CDLL(None).malloc_trim(0)  # glibc's; what was freed would count as used
-    (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed would count as used
+    _CLEAR.write_text(_PEAK)
 
 
 def name(device: torch.device) -> str:

@@ -20,7 +20,7 @@ from caspi.model.batch import Batch
 from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
 from caspi.model.flops import EVERYTHING, NOTHING, Parts, Workload, empty_model, trained_shares
 from caspi.recipe.sections import Training
-from caspi.training import eight_bit, parameters
+from caspi.training import eight_bit, parameters, sharding
 
 GIB = 2**30
 
@@ -55,28 +55,30 @@ class Learning:
     num_weights: int  # adapters included
     num_trained: int
     trained: Parts  # shares
-    states_bytes: int  # gradients, moments, averages
+    weights_bytes: float  # in fp32; of sharded layers a worker's share
+    states_bytes: float  # gradients, moments, averages
 
     @classmethod
-    def of(cls, config: Any, training: Training) -> Self:
+    def of(cls, config: Any, training: Training, *, num_workers: int = 1) -> Self:
         """By building the model in the recipe's way, without its weights."""
         model = empty_model(config)
         parameters.prepare(model, training)
-        groups = parameters.groups(model, training.optimizer)
-        trained = [parameter for group in groups for parameter in group["params"]]
-        num_trained = sum(parameter.numel() for parameter in trained)
-        if training.optimizer.states == "8bit":
-            embedding = model.get_input_embeddings().weight
-            moments = sum(eight_bit.moments_bytes(parameter, embedding=embedding) for parameter in trained)
-        else:
-            moments = 2 * _FP32_BYTES * num_trained
-        gradients_and_averages = _FP32_BYTES * num_trained * (1 + (training.ema is not None))
-        return cls(
-            num_weights=sum(parameter.numel() for parameter in model.parameters()),
-            num_trained=num_trained,
-            trained=trained_shares(model),
-            states_bytes=gradients_and_averages + moments,
-        )
+        parameters.groups(model, training.optimizer)  # which freezes what has no effect
+        embedding = model.get_input_embeddings().weight
+        num_weights = num_trained = 0
+        weights = states = 0.0
+        for name, parameter in model.named_parameters():
+            size = parameter.numel()
+            share = 1 / num_workers if training.sharding == "full" and sharding.is_in_layer(name) else 1.0
+            num_weights += size
+            weights += share * _FP32_BYTES * size
+            if parameter.requires_grad:
+                num_trained += size
+                moments = 2 * _FP32_BYTES * size
+                if training.optimizer.states == "8bit":
+                    moments = eight_bit.moments_bytes(parameter, embedding=embedding)
+                states += share * (moments + _FP32_BYTES * size * (1 + (training.ema is not None)))
+        return cls(num_weights, num_trained, trained_shares(model), weights, states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,18 @@ class Footprint:
     rest: float
 
     @property
+    def base(self) -> float:
+        """Whatever is computed."""
+        return self.weights + self.states + self.rest
+
+    @property
+    def growth(self) -> float:
+        """For the micro-batch."""
+        return self.activations + self.logits
+
+    @property
     def total(self) -> float:
-        return self.weights + self.states + self.activations + self.logits + self.rest
+        return self.base + self.growth
 
 
 def footprint(
@@ -127,10 +139,10 @@ def footprint(
         precision: bf16 or fp32, of the arithmetic.
         recomputed: the share of each part's layers that is, by gradient checkpointing.
     """
-    copy = 2 if precision == "bf16" else 0
+    copy = 2 * learning.num_weights if precision == "bf16" else 0
     kept = activations(config, load, precision=precision, trained=learning.trained, recomputed=recomputed)
     return Footprint(
-        weights=(_FP32_BYTES + copy) * learning.num_weights,
+        weights=learning.weights_bytes + copy,
         states=learning.states_bytes,
         activations=kept,
         logits=float(_LOGIT_BYTES * load.logits * config.text_config.vocab_size),

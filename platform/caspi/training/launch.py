@@ -5,6 +5,7 @@ RUN/
   recipe.yaml     the resolved recipe
   start/          the model that training starts from, where it is made here
   lengths/        the length index that the plan is made from
+  memory/         how much memory micro-batches take, where that was measured
   model/          the best model so far, by WER on the validation split
   checkpoints/    what a run that was interrupted goes on from, see store.py
   ray/            what Ray Train keeps of each group of workers; nothing that is needed again
@@ -18,6 +19,7 @@ import errno
 import functools
 import json
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +112,7 @@ def train(
             aside = _judges_aside(recipe)
             job = Job(recipe, opened.path, start, output, uri, run_id, digest, aside, memory_limit, profile_steps)
             try:
-                with _following(output / progress.FILE_NAME, on_progress):
+                with _measured_memory(output / "memory"), _following(output / progress.FILE_NAME, on_progress):
                     _run_to_the_end(job)
             except BaseException:
                 with contextlib.suppress(TrackingError):  # what stopped the run is the news
@@ -264,6 +266,22 @@ def _summary(output: Path, run_id: str) -> TrainResult:
         best_wer=min(wers, default=None),
         rtfx=speeds[len(speeds) // 2],
     )
+
+
+@contextlib.contextmanager
+def _measured_memory(folder: Path) -> Iterator[None]:
+    """Bring to the workers what runs before have measured, and keep what they measure for the next run.
+
+    In the run's folder, since that is what all machines see.
+    """
+    home = settings.read().home / "memory"
+    if home.is_dir():
+        shutil.copytree(home, folder, dirs_exist_ok=True)
+    try:
+        yield
+    finally:
+        if folder.is_dir():
+            shutil.copytree(folder, home, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager

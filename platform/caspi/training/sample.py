@@ -15,9 +15,25 @@ from caspi.training.footprint import Load
 from caspi.training.plan import EpochPlan
 from caspi.training.survey import Surveyor
 
-TARGET_SHARES = {"cuda": 0.92, "cpu": 0.87}
-"""Of the memory that there is, by the kind of device, up to where the largest micro-batch may take it. The rest is for
-what was not foreseen, and for what the allocator cannot use; on CPUs for batches that wait to be computed besides."""
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """What is left free: for what was not foreseen, and for what the allocator cannot use."""
+
+    of_limit: float  # share of the memory that there is
+    of_growth: float  # share of what a micro-batch takes
+
+    def usable(self, limit: float) -> float:
+        return (1 - self.of_limit) * limit
+
+    def with_margin(self, base: float, growth: np.ndarray) -> np.ndarray:
+        """What must be usable for micro-batches that take `growth` bytes above `base`."""
+        return base + (1 + self.of_growth) * growth
+
+
+RESERVES = {"cuda": Reserve(0.03, 0.10), "cpu": Reserve(0.04, 0.25)}
+"""By the kind of device. On CPUs, batches that wait to be computed are in the same memory."""
+
 
 Needs = Callable[[np.ndarray], np.ndarray]
 """Loads, (num_micro_batches, fields of Load), to bytes, (num_micro_batches,)."""
@@ -51,14 +67,14 @@ class Sample:
         groups, _ = self.micro_batches(Bounds(float("inf")))
         return max(float(len(group) * self._seconds(group).max()) for group in groups)
 
-    def widest(self, needs: Needs, limit: float) -> Bounds | None:
-        """The widest bounds whose micro-batches all need no more than `limit` bytes. None: some utterance alone does.
+    def widest(self, needs: Needs, usable: float) -> Bounds | None:
+        """The widest bounds whose micro-batches all need no more than `usable` bytes. None: some utterance alone does.
 
         The bound on tokens is what the largest of the sample has, for the steps that are not in it.
         """
 
         def fits(bound_s: float) -> bool:
-            return bool(needs(self.micro_batches(Bounds(bound_s))[1]).max() <= limit)
+            return bool(needs(self.micro_batches(Bounds(bound_s))[1]).max() <= usable)
 
         if not fits(NARROWEST_S):
             return None

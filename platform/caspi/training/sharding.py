@@ -24,10 +24,16 @@ def shard(model: Any, device: torch.device) -> None:
     """Leave to each rank its share of every layer."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in (*layers(model, "encoder"), *layers(model, "decoder")):
-        sharded = fully_shard(layer, mesh=mesh)
+        # Each is a root to FSDP, which would keep roots whole from the forward pass to the backward pass.
+        sharded = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
         # Sums, since a step divides once by the tokens of all ranks; gloo cannot do more.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+
+
+def is_in_layer(name: str) -> bool:
+    """Whether a weight is shared out, by its name."""
+    return any(part in name for part in (".audio_tower.layers.", ".language_model.layers."))
 
 
 def is_shared(tensor: torch.Tensor) -> bool:

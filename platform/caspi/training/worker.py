@@ -32,7 +32,7 @@ from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
 from caspi.training.reading import ShardReader
 from caspi.training.resuming import check_start
-from caspi.training.sample import TARGET_SHARES, Sample
+from caspi.training.sample import RESERVES, Sample
 from caspi.training.sensors import Sensors
 from caspi.training.sharding import gathered, shard
 from caspi.training.step import (
@@ -150,8 +150,8 @@ class Worker:
         names = gather(device_memory.name(self.device), self.world_size)
         memory = Memory.of(self.job.output / "memory", names, min(limits), config, training)
         known = from_rank_0(memory.read(), self.world_size)
-        share = TARGET_SHARES[self.device.type]
-        found = Calibrator(Sample(surveyor), self._try, min(limits), share).run(known)
+        reserve = RESERVES[self.device.type]
+        found = Calibrator(Sample(surveyor), self._try, min(limits), reserve).run(known)
         del copy
         if known is None:
             if self.rank == 0:
