@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from caspi.cli import build_parser
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
 
@@ -34,7 +36,18 @@ def refused(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) 
 
 def test_help_names_every_command():
     said = caspi("--help").stdout
-    for command in ("demo", "synthesize", "prepare", "train", "evaluate", "transcribe", "promote", "serve", "submit"):
+    for command in (
+        "demo",
+        "synthesize",
+        "prepare",
+        "train",
+        "plan",
+        "evaluate",
+        "transcribe",
+        "promote",
+        "serve",
+        "submit",
+    ):
         assert f"\n    {command}" in said
 
 
@@ -77,6 +90,24 @@ def test_training_without_a_corpus_starts_nothing(tmp_path: Path):
     refused(done, "no such folder", "caspi prepare")
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "home").exists()
+
+
+def test_planning_for_a_gpu_that_is_not_known_names_those_that_are(tmp_path: Path):
+    refused(caspi("plan", DEMO, "--corpus", tmp_path, "--gpu", "v100"), "--gpu v100", "a100-40", "h200")
+
+
+def test_planning_without_a_corpus_starts_nothing(tmp_path: Path):
+    for gpu in ("h100", "cpu"):
+        refused(
+            caspi("plan", DEMO, "--corpus", tmp_path / "none", "--gpu", gpu, home=tmp_path / "home"), "no such folder"
+        )
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(("words", "steps"), [([], 0), (["--profile"], 3), (["--profile", "5"], 5)])
+def test_a_trace_has_three_steps_unless_told(words: list[str], steps: int):
+    train = ["train", str(DEMO), "--corpus", "corpus", "--output", "run", *words]
+    assert build_parser().parse_args(train).profile == steps
 
 
 def test_evaluating_a_folder_that_is_no_corpus_is_refused(tmp_path: Path):

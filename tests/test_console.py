@@ -1,4 +1,4 @@
-"""What a person sees while a corpus is prepared."""
+"""What a person sees while a corpus is prepared and a model is trained."""
 
 import io
 from collections.abc import Sequence
@@ -105,7 +105,7 @@ def test_a_log_gets_a_line_every_few_seconds(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_a_run_says_what_went_wrong_and_how_it_goes_on(capsys: pytest.CaptureFixture[str]):
-    console, place = Console(), {"step": 40, "num_steps": 100, "epoch": 2}
+    console, place = Console(), {"step": 40, "num_steps": 100, "epoch": 2, "num_epochs": 5}
     console.training({"event": "out_of_memory", **place, "train/max_micro_batch_s": 30.0})
     console.training({"event": "damaged_checkpoint", **place, "text": "checkpoint-000060: changed: state.json"})
     console.training({"event": "resumed", **place, "text": "checkpoint-000040 on 2 workers"})
@@ -113,7 +113,39 @@ def test_a_run_says_what_went_wrong_and_how_it_goes_on(capsys: pytest.CaptureFix
     memory, damaged, resumed, average = capsys.readouterr().out.splitlines()
     assert "out of memory: done again in halves, 30 s of audio at once" in memory
     assert "checkpoint-000060: changed: state.json" in damaged
-    assert "step    40/100" in resumed
+    assert "epoch 2/5  step  40/100" in resumed
     assert "goes on from checkpoint-000040 on 2 workers" in resumed
     assert "WER 5.0%" in average
     assert "average" in average
+
+
+STEP = {
+    "event": "step", "epoch": 2, "num_epochs": 3, "step": 120, "num_steps": 2343, "train/loss": 1.23456,
+    "best_wer": 0.231, "left_s": 4350.0, "left_cost": 12.1, "currency": "USD", "train/rtfx": 1234.4,
+    "train/memory_gib": 31.24, "data/wait_share": 0.012, "train/mfu": 0.207,
+}  # fmt: skip
+
+
+def trained(capsys: pytest.CaptureFixture[str], line: dict[str, object]) -> str:
+    Console().training(line)
+    return capsys.readouterr().out
+
+
+def test_a_step_says_how_good_how_long_how_much_and_how_fast(capsys: pytest.CaptureFixture[str]):
+    assert trained(capsys, STEP) == (
+        "  epoch 2/3  step  120/2343  loss 1.2346  WER 23.1%  1 h 12 min, 12.10 USD left  1,234 x real time  31.2 GiB  "
+        "wait 1%  MFU 21%\n"
+    )
+
+
+def test_a_step_says_nothing_of_what_is_not_known(capsys: pytest.CaptureFixture[str]):
+    """No validation yet, no price, a GPU that Caspi does not know."""
+    unknown = ("best_wer", "left_cost", "currency", "train/mfu")
+    assert trained(capsys, {key: value for key, value in STEP.items() if key not in unknown}) == (
+        "  epoch 2/3  step  120/2343  loss 1.2346  1 h 12 min left  1,234 x real time  31.2 GiB  wait 1%\n"
+    )
+
+
+def test_traces_are_shown_with_what_opens_them(capsys: pytest.CaptureFixture[str]):
+    said = trained(capsys, STEP | {"event": "profile", "text": "runs/mine/run/profile"})
+    assert "traces in runs/mine/run/profile: open them at ui.perfetto.dev" in said

@@ -4,11 +4,17 @@ import subprocess
 import sys
 
 import caspi
+import caspi.model
 
 
 def test_every_public_name_exists():
     for name in caspi.__all__:
         assert getattr(caspi, name) is not None
+
+
+def test_every_name_of_the_model_is_where_it_is_said_to_be():
+    for name in caspi.model.__all__:
+        assert getattr(caspi.model, name) is not None
 
 
 def test_the_plain_core_imports_no_ray_no_torch_no_mlflow():

@@ -61,6 +61,18 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--corpus", type=Path, required=True)
     train.add_argument("--output", type=Path, required=True, metavar="RUN")
     train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
+    train.add_argument(
+        "--profile", type=int, nargs="?", const=3, default=0, metavar="STEPS",
+        help="trace so many steps on each worker into RUN/profile; without a number, 3",
+    )  # fmt: skip
+
+    plan = _add(commands, "plan", _plan, "steps, memory, hours and cost of a training run, before it is paid for")
+    command.add_recipe(plan)
+    plan.add_argument("--corpus", type=Path, required=True)
+    plan.add_argument("--gpu", required=True, help="a100-40, a100-80, h100, h200, l4 ..., or cpu: measure this machine")
+    plan.add_argument("--price", type=float, help="of one GPU, or of one worker on CPUs, for an hour")
+    plan.add_argument("--mfu", type=float, help="from 0 to 1: train/mfu of a run like it, instead of what is assumed")
+    plan.add_argument("--lora-rank", type=int, default=16, help="of the variants with LoRA; default: %(default)s")
 
     evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus, with a report")
     _add_model(evaluate)
@@ -196,11 +208,28 @@ def _train(args: argparse.Namespace) -> None:
 
     recipe = load_recipe(args.recipe, overrides=args.overrides)
     result = training.train(
-        recipe, corpus=args.corpus, output=args.output, resume=args.resume, on_progress=Console().training
+        recipe,
+        corpus=args.corpus,
+        output=args.output,
+        resume=args.resume,
+        on_progress=Console().training,
+        profile_steps=args.profile,
     )
     best = "no validation split" if result.best_wer is None else f"best WER {result.best_wer:.1%} on validation"
     print(f"loss {result.loss_first:.3f} -> {result.loss_last:.3f}, {best}, {result.rtfx:.0f} x real time")
     print(f"model: {result.model}")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from caspi.recipe import load_recipe
+    from caspi.training import cost, measuring, plan_report
+
+    recipe = load_recipe(args.recipe, overrides=args.overrides)
+    if args.gpu == "cpu":
+        print(plan_report.of_machine(measuring.measure(recipe, args.corpus), price_per_hour=args.price))
+        return
+    planned = cost.plan_cost(recipe, args.corpus, gpu=args.gpu, mfu=args.mfu, lora_rank=args.lora_rank)
+    print(plan_report.of_gpu(planned, price_per_hour=args.price))
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -61,23 +61,21 @@ class Console:
 
     def training(self, line: dict[str, Any]) -> None:
         """A line of progress.jsonl."""
-        place = f"step {line['step']:>5}/{line['num_steps']}  epoch {line['epoch']:>2}"
-        if line["event"] in ("validation", "average"):
-            what = "of the average of the best" if line["event"] == "average" else "on validation"
+        event, place = line["event"], _place(line)
+        if event in ("validation", "average"):
+            what = "of the average of the best" if event == "average" else "on validation"
             self.line(f"{place}  WER {line['eval/wer']:.1%}  CER {line['eval/cer']:.1%}  {what}")
-        elif line["event"] == "out_of_memory":
+        elif event == "out_of_memory":
             bound_s = line["train/max_micro_batch_s"]
             self.line(f"{place}  out of memory: done again in halves, {bound_s:.0f} s of audio at once from now on")
-        elif line["event"] == "damaged_checkpoint":
+        elif event == "damaged_checkpoint":
             self.line(f"{place}  damaged, so not used: {line['text']}")
-        elif line["event"] == "resumed":
+        elif event == "resumed":
             self.line(f"{place}  goes on from {line['text']}")
-        elif line["event"] == "step" and self._is_time(line["step"] in (1, line["num_steps"])):
-            left_s = (line["num_steps"] - line["step"]) * line["train/step_s"]
-            self.line(
-                f"{place}  loss {line['train/loss']:.4f}  {line['train/rtfx']:.0f} x real time  "
-                f"about {_duration(left_s)} of steps left"
-            )
+        elif event == "profile":
+            self.line(f"{place}  traces in {line['text']}: open them at ui.perfetto.dev or chrome://tracing")
+        elif event == "step" and self._is_time(line["step"] in (1, line["num_steps"])):
+            self.line(f"{place}  {_step_text(line)}")
 
     def evaluation(self, done: int, total: int) -> None:
         """Utterances of a split."""
@@ -105,6 +103,30 @@ class Console:
             return False
         self._last = now
         return True
+
+
+def _place(line: dict[str, Any]) -> str:
+    steps = str(line["num_steps"])
+    return f"epoch {line['epoch']}/{line['num_epochs']}  step {line['step']:>{len(steps)}}/{steps}"
+
+
+def _step_text(line: dict[str, Any]) -> str:
+    """What a step's line says, the most asked for first: a narrow terminal cuts or wraps the rest."""
+    parts = [f"loss {line['train/loss']:.4f}"]
+    if "best_wer" in line:
+        parts.append(f"WER {line['best_wer']:.1%}")
+    parts.append(_left_text(line))
+    parts.append(f"{line['train/rtfx']:,.0f} x real time")
+    parts.append(f"{line['train/memory_gib']:.1f} GiB")
+    parts.append(f"wait {line['data/wait_share']:.0%}")
+    if "train/mfu" in line:
+        parts.append(f"MFU {line['train/mfu']:.0%}")
+    return "  ".join(parts)
+
+
+def _left_text(line: dict[str, Any]) -> str:
+    money = f", {line['left_cost']:,.2f} {line['currency']}" if "left_cost" in line else ""
+    return f"{_duration(line['left_s'])}{money} left"
 
 
 def _is_done(progress: "Progress") -> bool:

@@ -65,7 +65,7 @@ def main(model: str, output: str, *sizes: str) -> None:
     for size in map(int, sizes):
         loaded = load(model)
         loaded.model.train()
-        optimizer = build_optimizer(loaded.model, Optimizer())
+        optimizer = build_optimizer(loaded.model, Optimizer(learning_rate=5e-4))
         objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=1.0)
         result = train_step(loaded.model, optimizer, batches(loaded, rank, world_size, size), objective)
         if rank == 0:

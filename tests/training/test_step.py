@@ -37,7 +37,8 @@ def batch_of(toy: Loaded, clips: list[np.ndarray], rows: list[int]) -> Batch:
 
 def update(toy: Loaded, clips: list[np.ndarray], split: list[list[int]], *, stop: Stop = Stop.NO, **settings):
     model = copy.deepcopy(toy.model)
-    optimizer = build_optimizer(model, Optimizer())
+    # Where a gradient is as small as its rounding, AdamW makes a share of the rate of it: bounds go with the rate.
+    optimizer = build_optimizer(model, Optimizer(learning_rate=5e-4))
     objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=1.0, **settings)
     result = train_step(model, optimizer, [batch_of(toy, clips, rows) for rows in split], objective, stop=stop)
     return result, model

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model.features import FRAMES_PER_CHUNK, HOP, Features
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP
+from caspi.model.features import Features
 from caspi.model.prompt import Example
 
 IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and in transformers
@@ -43,7 +44,7 @@ class Batch:
     @property
     def num_real_tokens(self) -> int:
         """Positions of prompts and targets, without padding."""
-        return int(self._num_row_tokens().sum())
+        return int(self.row_tokens().sum())
 
     @property
     def padded_s(self) -> float:
@@ -74,13 +75,13 @@ class Batch:
         return self._rows(slice(middle), first_s), self._rows(slice(middle, None), self.audio_s - first_s)
 
     def _rows(self, rows: slice, audio_s: float) -> "Batch":
-        width = int(self._num_row_tokens()[rows].max())
+        width = int(self.row_tokens()[rows].max())
         frames = int(self.features.mask[rows].sum(-1).max())
         frames += -frames % FRAMES_PER_CHUNK  # the encoder reads whole seconds
         features = Features(self.features.values[rows, :, :frames], self.features.mask[rows, :frames])
         return Batch(self.input_ids[rows, :width], self.labels[rows, :width], self.texts[rows], features, audio_s)
 
-    def _num_row_tokens(self) -> torch.Tensor:
+    def row_tokens(self) -> torch.Tensor:
         """Tokens of each row without padding: it ends with the last supervised one, its end of turn."""
         places = torch.arange(1, self.labels.shape[1] + 1, device=self.labels.device)
         return (places * (self.labels != IGNORED)).amax(-1)  # (B, S) -> (B,)

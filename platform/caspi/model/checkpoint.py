@@ -13,7 +13,8 @@ from transformers import GenerationConfig, Qwen3ASRConfig, Qwen3ASRForConditiona
 
 from caspi.errors import ModelError
 from caspi.model import layouts
-from caspi.model.features import FRAMES_PER_CHUNK, NUM_MEL_BINS
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK
+from caspi.model.features import NUM_MEL_BINS
 from caspi.model.original_files import read_original_processor
 from caspi.model.prompt import Prompter
 from caspi.model.weights import Weights
@@ -40,14 +41,7 @@ class Checkpoint:
             ModelError: not a Qwen3-ASR that transcribes; or weights that are missing, unexpected, of another shape,
                 damaged, or untied although the config ties them.
         """
-        fields = _read_fields(folder)
-        is_original = layouts.is_original(fields)
-        try:
-            config = build_config(layouts.native_config(fields) if is_original else fields)
-        except ModelError as error:
-            raise ModelError(f"{folder / 'config.json'}: {error}") from error
-        except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
-            raise ModelError(f"{folder / 'config.json'}: not a config of Qwen3-ASR: {error}") from error
+        config, is_original = read_config(folder)
         checkpoint = cls(folder, is_original, config, Weights.open(folder))
         checkpoint._check_weights()
         return checkpoint
@@ -58,13 +52,7 @@ class Checkpoint:
         Raises:
             ModelError: its files are not there, or not of this model.
         """
-        read = read_original_processor if self.is_original else Qwen3ASRProcessor.from_pretrained
-        try:
-            processor = read(self.folder)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"{self.folder}: no readable tokenizer and processor of Qwen3-ASR: {error}") from error
-        Prompter.matching(processor.tokenizer, self.config)
-        return processor
+        return read_processor(self.folder, self.config, is_original=self.is_original)
 
     def generation_config(self) -> Any:
         """What the folder says about generation; greedy where it says nothing, or what transformers refuses to save."""
@@ -108,6 +96,37 @@ class Checkpoint:
 
     def _stored_name(self, native: str) -> str:
         return layouts.original_name(native) if self.is_original else native
+
+
+def read_config(folder: Path) -> tuple[Any, bool]:
+    """The native config of a model folder, and whether its layout is the original one.
+
+    Raises:
+        ModelError: not a Qwen3-ASR that transcribes.
+    """
+    fields = _read_fields(folder)
+    is_original = layouts.is_original(fields)
+    try:
+        return build_config(layouts.native_config(fields) if is_original else fields), is_original
+    except ModelError as error:
+        raise ModelError(f"{folder / 'config.json'}: {error}") from error
+    except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
+        raise ModelError(f"{folder / 'config.json'}: not a config of Qwen3-ASR: {error}") from error
+
+
+def read_processor(folder: Path, config: Any, *, is_original: bool) -> Any:
+    """The native processor of a model folder.
+
+    Raises:
+        ModelError: its files are not there, or not of this model.
+    """
+    read = read_original_processor if is_original else Qwen3ASRProcessor.from_pretrained
+    try:
+        processor = read(folder)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder}: no readable tokenizer and processor of Qwen3-ASR: {error}") from error
+    Prompter.matching(processor.tokenizer, config)
+    return processor
 
 
 def build_config(fields: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Audio samples to the model's input: log-mel frames, and how many audio tokens they become.
+"""Audio samples to the model's input: log-mel frames.
 
 Legend: B utterances, N samples, T mel frames (100 a second, padded to whole seconds), M = 128 mel bins.
 
@@ -15,13 +15,10 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from caspi.audio import SAMPLE_RATE
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP, MIN_SAMPLES
 
 NUM_MEL_BINS = 128
 WINDOW = 400  # samples of a Fourier frame
-HOP = 160  # samples between frames
-FRAMES_PER_CHUNK = 100  # the encoder's convolutions see one second at a time
-TOKENS_PER_CHUNK = 13
-MIN_SAMPLES = 8_000  # shorter clips are filled with silence to half a second, as upstream does
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +30,6 @@ class Features:
 
     def to(self, device: torch.device) -> "Features":
         return Features(self.values.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
-
-
-def num_frames(num_samples: int) -> int:
-    """Mel frames of a clip."""
-    return max(num_samples, MIN_SAMPLES) // HOP
-
-
-def num_audio_tokens(num_samples: int) -> int:
-    """Audio tokens of a clip in the prompt: 13 for each full second, the rest by the convolutions' strides."""
-    return tokens_of_frames(num_frames(num_samples))
-
-
-def tokens_of_frames(frames: int) -> int:
-    """Audio tokens of so many mel frames."""
-    chunks, rest = divmod(frames, FRAMES_PER_CHUNK)
-    for _ in range(3):
-        rest = (rest + 1) // 2
-    return chunks * TOKENS_PER_CHUNK + rest
 
 
 def log_mel(clips: Sequence[np.ndarray], *, device: torch.device | str = "cpu") -> Features:

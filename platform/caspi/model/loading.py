@@ -1,7 +1,7 @@
 """Opening models in either layout and saving them in the native one, never with a silent surprise."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.utils import logging as transformers_logging
 
 from caspi.errors import ModelError
-from caspi.model.checkpoint import Checkpoint
+from caspi.model.checkpoint import Checkpoint, read_config, read_processor
 from caspi.model.prompt import Prompter
 from caspi.model.weights import make_readable
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt"]  # never a pickle
+_SMALL_FILES = ["*.json", "*.jinja", "merges.txt"]
+_HUB_FILES = ["*.safetensors", *_SMALL_FILES]  # never a pickle
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,23 @@ def load_prompter(model: str | Path) -> Prompter:
         return Prompter(Checkpoint.open(find(model)).processor().tokenizer)
 
 
-def find(model: str | Path) -> Path:
+def describe(model: str | Path) -> tuple[Any, Prompter]:
+    """The config and the prompts of a checkpoint in either layout. Its weights need not be there.
+
+    Raises:
+        ModelError: not there, or not Qwen3-ASR.
+    """
+    folder = find(model, files=_SMALL_FILES)
+    config, is_original = read_config(folder)
+    with _quietly():
+        return config, Prompter(read_processor(folder, config, is_original=is_original).tokenizer)
+
+
+def find(model: str | Path, *, files: Sequence[str] = _HUB_FILES) -> Path:
     """The folder of a model: the one that is named, or what the Hub has under an id, downloaded once and then kept.
+
+    Args:
+        files: patterns of what is downloaded.
 
     Raises:
         ModelError: there is no such folder, or the Hub does not answer or has no such model for us.
@@ -95,7 +111,7 @@ def find(model: str | Path) -> Path:
     if str(model).startswith(("/", ".", "~")) or str(model).count("/") != 1:
         raise ModelError(f"{model}: no such model; expected a folder, a Hub id OWNER/NAME or models:/NAME@alias")
     try:
-        return Path(snapshot_download(str(model), allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(str(model), allow_patterns=list(files)))
     except (OSError, ValueError) as error:
         raise ModelError(f"{model}: no such folder, and the Hub does not give it: {error}") from error
 

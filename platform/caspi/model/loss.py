@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK, TOKENS_PER_CHUNK, tokens_of_frames
 from caspi.model.batch import IGNORED, Batch
-from caspi.model.features import FRAMES_PER_CHUNK, TOKENS_PER_CHUNK, Features, tokens_of_frames
+from caspi.model.features import Features
 from caspi.model.output_layer import token_losses
 
 

@@ -1,6 +1,7 @@
 """The weights of a model folder: which tensors it holds, found without reading them, and read without copying them."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -79,6 +80,15 @@ class Weights:
         """One tensor, mapped likewise, and not the same memory as any other call gives."""
         with _opened(self.folder / self.files[name]) as tensors:
             return tensors.get_tensor(name)
+
+
+def digest(folder: Path) -> str:
+    """One hash over the files with a model's weights."""
+    hashes = []
+    for name in _file_names(folder):
+        with (folder / name).open("rb") as file:
+            hashes.append(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def write(folder: Path, parts: Iterator[tuple[str, dict[str, torch.Tensor]]]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from caspi.recipe.data import Data
+from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
 
 # --- model ----------------------------------------------------------------------------------------------------------
@@ -150,6 +151,12 @@ class Optimizer(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     """Clip by the norm of the whole gradient, over all workers."""
 
+    rates: Rates = Rates()
+    """Parts and layers of the model that learn faster or slower than others."""
+
+    states: Literal["fp32", "8bit"] = "fp32"
+    """What AdamW's two moments are kept in. `8bit`: a quarter of their memory, through bitsandbytes."""
+
 
 class Augmentation(Section):
     """What is done to training audio, drawn afresh from (seed, epoch, utterance): a resumed run repeats it."""
@@ -211,6 +218,19 @@ class Checkpoints(Section):
     """The newest checkpoints; the best by WER is kept besides. Two at least: when one is damaged the other is used."""
 
 
+class Cost(Section):
+    """What a worker costs and what it could compute: for figures while a run goes on. Nothing of it changes the run."""
+
+    price_per_hour: float | None = Field(None, ge=0)
+    """Of one worker. A machine with eight GPUs at 22 an hour is 2.75. Default: no costs are shown."""
+
+    currency: str = "USD"
+
+    peak_tflops: float | None = Field(None, gt=0)
+    """What one worker's device could do, in 10^12 operations a second: MFU is a share of it. Default: for GPUs that are
+    known, the maker's figure for dense bf16; on CPUs a product of matrices, timed at the start."""
+
+
 class Training(Section):
     """Fine-tuning."""
 
@@ -230,8 +250,17 @@ class Training(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target's probability that is spread over the whole vocabulary. `train/loss` never includes it."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: GradientCheckpointing = GradientCheckpointing()
+    """Recompute activations in the backward pass: less memory, about a third more time where it is `true` for all."""
+
+    frozen: tuple[Part, ...] = ()
+    """Parts of the model that are not trained: they need neither gradients nor optimizer states."""
+
+    lora: Lora | None = None
+    """Train adapters and nothing else. Default: train the weights themselves."""
+
+    ema: Ema | None = None
+    """Judge and keep a moving average of the weights. Default: the weights as they are."""
 
     log_every_steps: int = Field(10, ge=1)
     """Optimizer steps between two points of a curve."""
@@ -248,6 +277,18 @@ class Training(Section):
     augmentation: Augmentation = Augmentation()
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
+    cost: Cost = Cost()
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if self.lora and self.frozen:
+            raise ValueError(
+                f"frozen={list(self.frozen)} beside lora: adapters freeze all weights but their own; "
+                "name the parts that get some in training.lora.parts, and leave training.frozen out"
+            )
+        if set(self.frozen) == set(PARTS):
+            raise ValueError(f"frozen={list(self.frozen)} leaves nothing to train; leave one part out")
+        return self
 
 
 # --- after training -------------------------------------------------------------------------------------------------

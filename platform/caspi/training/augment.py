@@ -4,7 +4,8 @@ import numpy as np
 import soxr
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model.features import Features, num_frames
+from caspi.model.audio_tokens import num_frames
+from caspi.model.features import Features
 from caspi.recipe.sections import Augmentation
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from caspi.model.adapters import native_weights
 from caspi.training.keeping import Keeper
 from caspi.training.progress import Progress
 from caspi.training.store import Store
@@ -29,13 +30,16 @@ def try_average(worker: Worker, keeper: Keeper | None, progress: Progress) -> No
         return
     folder = worker.job.output / "checkpoints"
     weights = average([Store(folder).path(grade.step) / "model" / "model.safetensors" for grade in best])
-    worker.loaded.model.load_state_dict(weights, strict=False)  # tied weights are stored once
-    judgement = worker.examiner.judge(worker.state.step, autocast=worker.autocast)
+    with worker.kept():  # what it holds is on the disk, and not needed any more
+        for name, weight in native_weights(worker.loaded.model).items():
+            if name in weights:  # tied ones are stored once
+                weight.copy_(weights[name])
+        judgement = worker.examiner.judge(worker.state.step, autocast=worker.autocast)
     assert judgement is not None, "models were graded, so there is a validation split"
     progress.judged(worker.state, judgement, event="average")
     is_better = (judgement.grade.wer, judgement.grade.cer) < (best[0].wer, best[0].cer)
     if keeper is not None and is_better:
-        keeper.replace_model(worker.snapshot().weights, {"average_of_steps": [grade.step for grade in best]})
+        keeper.replace_model(weights, {"average_of_steps": [grade.step for grade in best]})
 
 
 def average(files: Sequence[Path]) -> dict[str, torch.Tensor]:

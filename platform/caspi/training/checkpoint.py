@@ -1,7 +1,8 @@
 """What a run needs to go on: weights, optimizer, and the place in the plan. Hashed, so that damage is seen.
 
 CHECKPOINT/
-  model/                  a model like any other
+  model/                  a model like any other: what would be kept of the run, so averaged and its adapters merged
+  trained.safetensors     where those differ, the weights that are trained, and averages of adapters
   optimizer.safetensors   AdamW's moments, by the names of the weights
   state.json              where the run stands
   sha256.json             of each file above
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,11 +27,13 @@ from safetensors.torch import load_file, load_model, save_file
 
 from caspi.errors import TrainingError
 from caspi.model import Loaded
-from caspi.training.step import MOMENTS
+from caspi.model.adapters import is_adapted, native_weights
+from caspi.training.ema import Ema, kept
 
 _HASHES = "sha256.json"
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.safetensors"
+_TRAINED = "trained.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +98,23 @@ class Snapshot:
     """A copy of everything, in the memory of the host: training may go on while it is written."""
 
     state: State
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]  # of the model that would be kept
+    trained: dict[str, torch.Tensor]  # weights that those do not have in them; often none
     moments: dict[str, torch.Tensor]
 
     @classmethod
-    def take(cls, loaded: Loaded, optimizer: torch.optim.Optimizer, state: State) -> Self:
+    def take(cls, loaded: Loaded, optimizer: torch.optim.Optimizer, state: State, ema: Ema | None = None) -> Self:
         """Copy weights and optimizer."""
-        # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
-        copies: dict[int, torch.Tensor] = {}
-        weights = {
-            name: copies.setdefault(tensor.data_ptr(), tensor.detach().to("cpu", copy=True))
-            for name, tensor in loaded.model.state_dict().items()
-        }
-        moments = {
-            name: tensor.detach().to("cpu", copy=True) for name, tensor in _moments(loaded.model, optimizer).items()
-        }
-        return cls(state, weights, moments)
+        with kept(loaded.model, ema):
+            # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
+            copies: dict[int, torch.Tensor] = {}
+            weights = {
+                name: copies.setdefault(tensor.data_ptr(), _copy(tensor))
+                for name, tensor in native_weights(loaded.model).items()
+            }
+        trained = {name: _copy(tensor) for name, tensor in _trained(loaded.model, ema).items()}
+        moments = {name: _copy(torch.as_tensor(own[key])) for name, own, key in _moments(loaded.model, optimizer)}
+        return cls(state, weights, trained, moments)
 
     def write(self, folder: Path, loaded: Loaded) -> None:
         """Write all files into an empty folder, and see that they reach the disk. `loaded` says what kind of model.
@@ -121,6 +125,8 @@ class Snapshot:
         with _os_errors():
             loaded.save(folder / "model", weights=self.weights)
             save_file(self.moments, folder / _OPTIMIZER)
+            if self.trained:
+                save_file(self.trained, folder / _TRAINED)
         (folder / _STATE).write_text(json.dumps(self.state.to_json(), indent=1), encoding="utf-8")
         hashes = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
         (folder / _HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
@@ -128,20 +134,33 @@ class Snapshot:
             _sync(path)
 
 
-def restore(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer) -> State:
-    """Put a checkpoint's weights and moments into `loaded` and `optimizer`. Verify it before.
+def restore(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, ema: Ema | None = None) -> State:
+    """Put a checkpoint's weights and moments into `loaded`, `optimizer` and `ema`. Verify it before.
+
+    The weights below adapters stay: they are those that the run began with.
 
     Raises:
         TrainingError: it is of another model.
     """
-    saved, own = load_file(folder / _OPTIMIZER), _moments(loaded.model, optimizer)
     try:
-        load_model(loaded.model, folder / "model" / "model.safetensors")
-        if saved.keys() != own.keys():
-            raise RuntimeError("the optimizer's weights have other names")
-        for name, tensor in own.items():
+        if not is_adapted(loaded.model):
+            load_model(loaded.model, folder / "model" / "model.safetensors")
+        if ema:
+            ema.restart()  # what is kept is the average
+        trained = _trained(loaded.model, ema)
+        saved = load_file(folder / _TRAINED) if trained else {}
+        _check_names(saved, trained)
+        for name, tensor in trained.items():
             tensor.copy_(saved[name])
-    except RuntimeError as error:
+        moments = list(_moments(loaded.model, optimizer))
+        saved = load_file(folder / _OPTIMIZER)
+        _check_names(saved, [name for name, _, _ in moments])
+        for name, own, key in moments:
+            if isinstance(own[key], torch.Tensor):
+                own[key].copy_(saved[name])
+            else:  # bitsandbytes counts steps in Python
+                own[key] = saved[name].item()
+    except (RuntimeError, FileNotFoundError) as error:
         raise TrainingError(f"{folder}: a checkpoint of another model: {str(error).splitlines()[0]}") from error
     return read_state(folder)
 
@@ -175,14 +194,32 @@ def damage(folder: Path) -> str | None:
     return f"changed since it was written: {', '.join(changed)}" if changed else None
 
 
-def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's own tensors, by name of the weight they belong to."""
-    return {
-        f"{key}.{name}": optimizer.state[parameter][key]
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for key in ("step", *MOMENTS)
-    }
+def _trained(model: Any, ema: Ema | None) -> dict[str, torch.Tensor]:
+    """What of the trained weights and of their averages is not in the model that is kept."""
+    adapted = is_adapted(model)
+    trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    own = {f"weight.{name}": weight for name, weight in trained.items()} if adapted or ema else {}
+    if adapted and ema:
+        own |= {f"average.{name}": average for name, average in ema.averages.items()}
+    return own
+
+
+def _moments(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The optimizer's own values: their names, by the weight they belong to, and where in the optimizer they are."""
+    for name, parameter in model.named_parameters():
+        if parameter in optimizer.state:
+            own = optimizer.state[parameter]
+            for key in own:
+                yield f"{key}.{name}", own, key
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _check_names(saved: Collection[str], own: Collection[str]) -> None:
+    if set(saved) != set(own):
+        raise RuntimeError(f"it has {len(saved)} trained tensors or moments, and this run {len(own)} or others")
 
 
 def _files(folder: Path) -> list[Path]:

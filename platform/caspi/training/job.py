@@ -30,8 +30,10 @@ class Job:
     output: Path
     tracking_uri: str
     run_id: str
+    start_digest: str | None = None  # of the weights at `start`, where checkpoints depend on it
     judges_aside: bool = False
     memory_limit: MemoryLimit | None = None
+    profile_steps: int = 0  # of which each rank writes a trace
 
 
 @dataclass(frozen=True, slots=True)

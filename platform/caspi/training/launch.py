@@ -9,6 +9,7 @@ RUN/
   checkpoints/    what a run that was interrupted goes on from, see store.py
   ray/            what Ray Train keeps of each group of workers; nothing that is needed again
   progress.jsonl  what the console shows
+  profile/        traces of a few steps, where asked for
   seen/           which utterances each step saw, where the recipe asks for it
 """
 
@@ -28,16 +29,17 @@ from caspi import ray_session, settings, tracking
 from caspi.corpus import Corpus
 from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
-from caspi.model import load_prompter
+from caspi.model import describe, load_prompter
 from caspi.recipe import Recipe, show
 from caspi.recipe.sections import Training
 from caspi.text import language_name
-from caspi.training import progress
+from caspi.training import parameters, progress
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
 from caspi.training.loop import train_loop
 from caspi.training.plan import plan_run
-from caspi.training.resuming import check_output, check_same_run
+from caspi.training.profiling import check_profile
+from caspi.training.resuming import check_output, check_same_run, start_digest
 from caspi.training.store import storage_error
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ def train(
     resume: bool = False,
     on_progress: OnProgress | None = None,
     memory_limit: MemoryLimit | None = None,
+    profile_steps: int = 0,
 ) -> TrainResult:
     """Fine-tune `recipe.model` on a prepared corpus; the best model is at `output/model`.
 
@@ -78,6 +81,7 @@ def train(
         resume: go on with the run that `output` holds. Without it a folder that holds a run is refused.
         on_progress: called with each line of progress.jsonl as it is written.
         memory_limit: let memory run out on purpose, to see what comes of it.
+        profile_steps: trace so many steps on each worker, after the first ones, into `output/profile`.
 
     Raises:
         RequestError: the corpus, model or output folder is not what it must be; nothing was started.
@@ -90,16 +94,19 @@ def train(
     if resume:
         check_same_run(recipe, opened, output)
     with ray_session.connect(), tracking.server() as uri:
-        _check_resources(recipe.training)
+        check_resources(recipe.training)
         output.mkdir(parents=True, exist_ok=True)
         with hold(output / "lock", whose="training", error=RunError):
             start = start_model(recipe, opened, output)
-            # Planned here only to refuse, before anything is started, a mixture that does not fit the corpus.
-            plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
-            run_id = _run_id(recipe, opened, output, uri, resume=resume)
+            # Checked and planned here only to refuse, before anything is started, what does not fit.
+            parameters.check(recipe.training, describe(start)[0])
+            digest = start_digest(recipe, start, output, resume=resume)
+            plans = plan_run(LengthIndex.build(opened, load_prompter(start), output / "lengths"), recipe.training)
+            check_profile(profile_steps, num_steps=sum(plan.num_steps for plan in plans))
+            run_id = _run_id(recipe, opened, output, uri, digest, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
             aside = _judges_aside(recipe)
-            job = Job(recipe, opened.path, start, output, uri, run_id, aside, memory_limit)
+            job = Job(recipe, opened.path, start, output, uri, run_id, digest, aside, memory_limit, profile_steps)
             try:
                 with _following(output / progress.FILE_NAME, on_progress):
                     _run_to_the_end(job)
@@ -115,7 +122,7 @@ def train(
     return result
 
 
-def _check_resources(training: Training) -> None:
+def check_resources(training: Training) -> None:
     """Refuse at once what a Ray of this machine alone can never give. A cluster may grow, so there Ray waits.
 
     Raises:
@@ -173,20 +180,21 @@ def _run_to_the_end(job: Job) -> None:
     Raises:
         CaspiError: what ended the run before its last step.
     """
-    while (outcome := _fit(job)).kind == "preempted":
+    outcome: Outcome
+    while (outcome := fit(job)).kind == "preempted":
         logger.warning("preempted: starting again from the newest checkpoint in %s", job.output / "checkpoints")
     if outcome.error is not None:
         raise outcome.error
 
 
-def _fit(job: Job) -> Outcome:
-    """Run Ray Train once. A CaspiError that a worker met is raised as itself."""
+def fit(job: Job, loop: Callable[[Job], Any] = train_loop) -> Any:
+    """Run Ray Train once; returns what `loop` does on rank 0. A CaspiError that a worker met is raised as itself."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     workers = job.recipe.training.workers
     trainer = TorchTrainer(
-        functools.partial(train_loop, job),
+        functools.partial(loop, job),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
             use_gpu=workers.use_gpu,
@@ -203,10 +211,9 @@ def _fit(job: Job) -> Outcome:
         ),
     )
     try:
-        outcome: Outcome = trainer.fit().return_value
+        return trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise _explain(error) from error
-    return outcome
 
 
 def _explain(error: Exception) -> CaspiError:
@@ -230,14 +237,14 @@ def _publish(recipe: Recipe, output: Path, uri: str, result: TrainResult) -> Non
     tracking.finish_run(uri, result.run_id, status="FINISHED")
 
 
-def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, *, resume: bool) -> str:
+def _run_id(recipe: Recipe, corpus: Corpus, output: Path, uri: str, digest: str | None, *, resume: bool) -> str:
     record = output / "run.json"
     if resume:
         run_id = str(json.loads(record.read_text(encoding="utf-8"))["run_id"])
         tracking.resume_run(uri, run_id)
         return run_id
     run_id = tracking.start_run(recipe, corpus, uri=uri, name=recipe.name)
-    values = {"run_id": run_id, "tracking_uri": uri, "corpus_fingerprint": corpus.fingerprint}
+    values = {"run_id": run_id, "tracking_uri": uri, "corpus_fingerprint": corpus.fingerprint, "start_digest": digest}
     record.write_text(json.dumps(values, indent=1), encoding="utf-8")
     return run_id
 

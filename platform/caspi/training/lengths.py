@@ -29,9 +29,8 @@ from caspi.audio import SAMPLE_RATE
 from caspi.corpus import Corpus
 from caspi.corpus.commit import write_text
 from caspi.errors import TrainingError
-from caspi.model import Prompter
-from caspi.model.features import FRAMES_PER_CHUNK, HOP, MIN_SAMPLES, TOKENS_PER_CHUNK, tokens_of_frames
-from caspi.model.prompt import NO_SPEECH
+from caspi.model.audio_tokens import FRAMES_PER_CHUNK, HOP, MIN_SAMPLES, TOKENS_PER_CHUNK, tokens_of_frames
+from caspi.model.prompt import NO_SPEECH, Prompter
 from caspi.text import language_name
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """The training loop that Ray Train runs in every worker."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from caspi.training import averaging, seen
 from caspi.training.feed import ahead
 from caspi.training.job import Job, Outcome
 from caspi.training.keeping import Keeper, is_judged, is_saved
+from caspi.training.profiling import Trace, waiting
 from caspi.training.progress import Progress
 from caspi.training.seen import Record
 from caspi.training.step import DoesNotFit, Stop
@@ -83,12 +83,13 @@ class _Loop:
         elif not self.worker.job.judges_aside and self.worker.is_ungraded():
             self._judge()  # it was to be judged aside, and is not any more
         feed = ahead(self.worker.remaining_shares)
+        trace = Trace(
+            self.worker.job.output / "profile", rank=self.worker.rank, num_steps=self.worker.job.profile_steps
+        )
         stop = Stop.NO
         try:
-            waited = time.perf_counter()
             # The plan gives every rank the same number of steps: a reduction that one never joins hangs the rest.
-            for share in feed:
-                wait_s = time.perf_counter() - waited
+            for share, wait_s in waiting(feed):
                 rate, result = self.worker.step(share, stop=self._wish())
                 stop = result.stop
                 self.record.add(self.worker.state.step, share.items)
@@ -96,11 +97,12 @@ class _Loop:
                 if stop is Stop.FAILED:
                     return Outcome("failed", self.error)
                 self._after_step(stop)
+                self._trace(trace.step())
                 if stop is not Stop.NO:
                     break
-                waited = time.perf_counter()
         finally:
             feed.close()
+            self._trace(trace.close())
         if stop is not Stop.PREEMPTED:
             self._follow(to_the_end=True)
             averaging.try_average(self.worker, self.keeper, self.progress)
@@ -127,6 +129,12 @@ class _Loop:
         if stop is not Stop.NO or is_last or is_saved(recipe, state):
             self._mark(judge=stop is Stop.NO and (is_last or is_judged(recipe, state)))
         self._follow()
+
+    def _trace(self, is_written: bool) -> None:
+        """Say where the trace is, once it is whole. Writing it is no training time."""
+        if is_written:
+            self.progress.say("profile", self.worker.state, str(self.worker.job.output / "profile"))
+            self.progress.restart()
 
     def _mark(self, *, judge: bool) -> None:
         """Judge the model, unless that is done aside, and write a checkpoint."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model.features import MIN_SAMPLES
+from caspi.model.audio_tokens import MIN_SAMPLES
 from caspi.recipe.sections import Training
 from caspi.training.lengths import audio_tokens
 

@@ -113,7 +113,7 @@ class EpochPlan:
         random = draw(self.seed, self.epoch, "window", number)
         items = np.concatenate([self.mixture.items(int(shard)) for shard in np.sort(self.windows[number])])
         items = random.permutation(items)
-        durations_s, num_tokens = self._lengths(items)
+        durations_s, num_tokens = self.lengths(items)
         num_steps = int(self.first_steps[number + 1] - self.first_steps[number])
         step_of = compose(durations_s, num_steps, self.step_audio_s / _GROUPS_PER_STEP, random)
         order = np.argsort(step_of, kind="stable")
@@ -126,7 +126,7 @@ class EpochPlan:
             most_tokens=self.margin.tokens(num_tokens, durations_s),
         )
 
-    def _lengths(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def lengths(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Seconds and tokens of each item, without margin."""
         silent = is_silence(items)
         positions = position_of(items[~silent])

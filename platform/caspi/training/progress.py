@@ -9,16 +9,20 @@ Every rank counts; rank 0 alone writes.
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from caspi import evaluation
+from caspi.model.flops import Workload
 from caspi.training import checkpoint, lines
 from caspi.training.checkpoint import State
 from caspi.training.job import Job
 from caspi.training.lines import Lines
+from caspi.training.outlook import Outlook
+from caspi.training.profiling import PARTS
 from caspi.training.step import StepResult
 from caspi.training.validation import Judgement
 
@@ -32,17 +36,24 @@ read = lines.read
 class Local:
     """What one rank alone knows of the steps since the last line."""
 
-    wait_s: float  # for data
+    seconds: Counter[str]  # by the parts of a step; a rank without a share has no forward pass
     memory_bytes: int  # the most so far, of the GPU or else of the process
+    peak_flops: float | None  # a second, of its device; None: not known
     node: dict[str, float]  # sensors of its machine; empty on all ranks of a machine but one
+
+    @property
+    def busy_s(self) -> float:
+        """Until it is ready for the reduction, in which the others wait for it."""
+        return self.seconds["wait"] + self.seconds["forward"] + self.seconds["backward"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """How the ranks measure themselves, and tell each other."""
 
-    measure: Callable[[float], Local]  # from the seconds that this one waited for data
+    measure: Callable[[Counter[str]], Local]  # from the seconds of this one
     gather: Callable[[Local], Sequence[Local]]
+    flops: Callable[[Workload], float]  # that training needs for it
 
 
 class Progress:
@@ -76,21 +87,34 @@ class Progress:
         self._loss += result.loss * result.num_tokens
         self._audio_s += result.audio_s
         self._padded_s += result.padded_s
-        self._wait_s += wait_s
+        self._num_positions += result.num_positions
+        self._work += result.work
+        self._seconds.update({"wait": wait_s, **result.seconds})
         if result.num_halvings and self._record:
             assert state.max_micro_batch_s is not None
             self._record.write("out_of_memory", state, {"train/max_micro_batch_s": state.max_micro_batch_s})
         if state.step % self._log_every and state.step not in (1, self._num_steps):
             return
-        ranks = self._ranks.gather(self._ranks.measure(self._wait_s))
+        ranks = self._ranks.gather(self._ranks.measure(self._seconds))
         if self._record:
+            elapsed = time.perf_counter() - self._since
+            self._record.outlook.stepped(self._steps, elapsed)
             sensors = {name: value for rank in ranks for name, value in rank.node.items()}
-            self._record.write("step", state, self._metrics(ranks, result, learning_rate), curves=sensors)
+            self._record.write(
+                "step",
+                state,
+                self._metrics(ranks, result, learning_rate, elapsed),
+                curves=sensors,
+                shown=self._record.outlook.left(state, num_workers=len(ranks)),
+            )
         self.restart()
 
-    def _metrics(self, ranks: Sequence[Local], result: StepResult, learning_rate: float) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._since
+    def _metrics(
+        self, ranks: Sequence[Local], result: StepResult, learning_rate: float, elapsed: float
+    ) -> dict[str, float]:
         rtfx = self._audio_s / elapsed
+        # The others wait for it; its own parts add up to the step, as the largest of each rank would not.
+        slowest = max(ranks, key=lambda rank: rank.busy_s)
         return {
             "train/loss": self._loss / self._tokens,
             "train/learning_rate": learning_rate,
@@ -99,11 +123,20 @@ class Progress:
             "train/rtfx": rtfx,
             "train/rtfx_per_worker": rtfx / len(ranks),
             "train/step_s": elapsed / self._steps,
+            **{f"step/{part}_s": slowest.seconds[part] / self._steps for part in PARTS},
+            **self._utilization(ranks, elapsed),
             "train/memory_gib": max(rank.memory_bytes for rank in ranks) / 2**30,
             "data/padding_share": 1 - self._audio_s / self._padded_s,
-            # The slowest rank's: the others wait for it.
-            "data/wait_share": max(rank.wait_s for rank in ranks) / elapsed,
+            "data/packing_efficiency": self._work.tokens / self._num_positions,
+            "data/wait_share": max(rank.seconds["wait"] for rank in ranks) / elapsed,
         }
+
+    def _utilization(self, ranks: Sequence[Local], elapsed: float) -> dict[str, float]:
+        """MFU: the arithmetic that the utterances need, as a share of what all devices could have done meanwhile."""
+        peaks = [rank.peak_flops for rank in ranks if rank.peak_flops is not None]
+        if len(peaks) < len(ranks):
+            return {}
+        return {"train/mfu": self._ranks.flops(self._work) / elapsed / sum(peaks)}
 
     def judged(self, state: State, judgement: Judgement, *, event: str = "validation") -> None:
         """A model was judged: after a step, or the average of several."""
@@ -123,13 +156,15 @@ class Progress:
     def say(self, event: str, state: State, text: str) -> None:
         """Something that a person should know."""
         if self._record:
-            self._record.write(event, state, {}, text=text)
+            self._record.write(event, state, {}, shown={"text": text})
 
     def restart(self) -> None:
         """Count afresh: time spent on validation and checkpoints is not training speed."""
         self._since = time.perf_counter()
-        self._audio_s = self._padded_s = self._wait_s = self._loss = 0.0
+        self._audio_s = self._padded_s = self._num_positions = self._loss = 0.0
         self._tokens = self._steps = 0
+        self._work = Workload()
+        self._seconds: Counter[str] = Counter()
 
 
 @dataclass
@@ -140,6 +175,8 @@ class Record:
     answers: Lines
     writer: Any  # tracking.MetricWriter: it never waits for the server
     num_steps: int
+    num_epochs: int
+    outlook: Outlook
 
     @classmethod
     @contextlib.contextmanager
@@ -153,7 +190,9 @@ class Record:
             progress, answers = (Lines(job.output / name, after_step=state.step) for name in (FILE_NAME, _ANSWERS))
             stack.callback(progress.close)
             stack.callback(answers.close)
-            yield cls(progress, answers, writer, num_steps)
+            settings = job.recipe.training
+            outlook = Outlook(settings, num_steps, job.judges_aside)
+            yield cls(progress, answers, writer, num_steps, settings.epochs, outlook)
 
     @property
     def error(self) -> OSError | None:
@@ -166,22 +205,31 @@ class Record:
         metrics: dict[str, float],
         *,
         curves: dict[str, float] | None = None,
-        text: str = "",
+        shown: dict[str, Any] | None = None,
     ) -> None:
-        """A line, and a point of each curve; those of `curves` are for MLflow alone."""
+        """A line, and a point of each curve; `curves` are for MLflow alone, and `shown` is for the line."""
         # The state after an epoch's last step points at the next one already.
         epoch = state.epoch + (state.step_in_epoch > 0)
-        line = {"event": event, "epoch": epoch, "step": state.step, "num_steps": self.num_steps, **metrics}
-        self.progress.write(line | ({"text": text} if text else {}))
+        best = {"best_wer": state.best[0].wer} if state.grades else {}
+        self.progress.write(self._place(event, epoch, state.step) | metrics | best | (shown or {}))
         if points := metrics | (curves or {}):
             self.writer.log(points, step=state.step)
+
+    def _place(self, event: str, epoch: int, step: int) -> dict[str, Any]:
+        return {
+            "event": event,
+            "epoch": epoch,
+            "num_epochs": self.num_epochs,
+            "step": step,
+            "num_steps": self.num_steps,
+        }
 
     def judged(self, event: str, state: State, judgement: Judgement) -> None:
         grade = judgement.grade
         metrics = {"eval/wer": grade.wer, "eval/cer": grade.cer, "eval/seconds": judgement.seconds}
+        self.outlook.judged(judgement.seconds)
         # It may have been judged aside, and training be further by now.
-        line = {"event": event, "epoch": state.epoch, "step": grade.step, "num_steps": self.num_steps, **metrics}
-        self.progress.write(line)
+        self.progress.write(self._place(event, state.epoch, grade.step) | metrics)
         if event == "validation":
             self.writer.log(metrics, step=grade.step)
         for answer in judgement.answers:

@@ -6,6 +6,8 @@ from typing import Any
 
 from caspi.corpus import Corpus
 from caspi.errors import RunError
+from caspi.model import find
+from caspi.model.weights import digest
 from caspi.recipe import Recipe, load_recipe
 
 # What changes how a run is done and not what comes of it. Everything else of `model` and `training` must stay.
@@ -18,6 +20,7 @@ _FREE = (
     "training.checkpoints",
     "training.log_every_steps",
     "training.record_utterances",
+    "training.cost",
 )
 
 
@@ -55,6 +58,36 @@ def check_same_run(recipe: Recipe, corpus: Corpus, output: Path) -> None:
             f"{output}: this run began with {key}={before.get(key)!r}, and the recipe says {now.get(key)!r}"
             + (f" (and {len(changed) - 1} more: {', '.join(changed[1:4])})" if len(changed) > 1 else "")
             + "; give what it began with, or begin a new run with another --output"
+        )
+
+
+def start_digest(recipe: Recipe, start: str, output: Path, *, resume: bool) -> str | None:
+    """What the weights at `start` must hash to on every machine, where checkpoints depend on it.
+
+    Those of a run with adapters hold the adapters and what they merge into, and not the weights below them.
+
+    Raises:
+        RunError: the run began with others.
+    """
+    if not recipe.training.lora:
+        return None
+    if not resume:
+        return digest(find(start))
+    begun: str = json.loads((output / "run.json").read_text(encoding="utf-8"))["start_digest"]
+    check_start(start, begun)
+    return begun
+
+
+def check_start(start: str, expected: str | None) -> None:
+    """Make sure that a run's adapters stand on the weights that it began with. None: there are no adapters.
+
+    Raises:
+        RunError: they would not.
+    """
+    if expected is not None and (found := digest(find(start))) != expected:
+        raise RunError(
+            f"{start}: its weights hash to {found[:12]}, and the run's adapters were trained beside {expected[:12]}; "
+            "bring the model back that the run began with, or begin a new run with another --output"
         )
 
 

@@ -4,6 +4,7 @@ A step in which some rank runs out of memory is done again by all of them in sma
 has been changed and nothing but a few totals sent, so the update comes out the same.
 """
 
+import dataclasses
 import enum
 import logging
 import math
@@ -16,16 +17,12 @@ import torch.distributed as dist
 
 from caspi.errors import TrainingError
 from caspi.model import Batch, loss_sums
+from caspi.model.flops import Workload
 from caspi.recipe.sections import Optimizer
+from caspi.training import eight_bit, parameters
+from caspi.training.profiling import StepClock
 
 logger = logging.getLogger(__name__)
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each weight, by PyTorch's names."""
-
-# A bias of the keys shifts all scores of a query alike, and softmax does not see it. Its gradient is rounding noise,
-# which Adam would scale up to full steps: weights that depend on how a batch was split, to no effect.
-_WITHOUT_EFFECT = "k_proj.bias"
 
 _BUCKET_ELEMENTS = 16 * 2**20  # gradients travel in pieces of so many fp32 numbers: 64 MiB
 
@@ -45,7 +42,7 @@ class DoesNotFit(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one update did, the same on every rank."""
+    """What one update did: the same on every rank, but for `seconds`."""
 
     loss: float  # mean cross-entropy per supervised token of the global batch
     alignment_loss: float  # CTC, per supervised token likewise; zero where its weight is
@@ -53,6 +50,9 @@ class StepResult:
     num_tokens: int  # supervised
     audio_s: float
     padded_s: float  # what the micro-batches' rectangles hold
+    num_positions: float  # tokens with their padding: what the decoder computes
+    work: Workload  # what the utterances gave it to do
+    seconds: dict[str, float]  # of this rank, by the parts of a step
     num_halvings: int  # how often memory ran out on some rank before the step was done
     max_padded_s: float | None  # if it did: half of what ran out last, the most to try at once from now on
     stop: Stop  # what some rank asked for
@@ -88,12 +88,15 @@ def train_step(
     Raises:
         DoesNotFit: on every rank.
     """
+    clock = StepClock(objective.device)
     num_halvings, max_padded_s = 0, None
     while True:
-        optimizer.zero_grad(set_to_none=False)
-        totals = _accumulate(model, batches, objective)
+        with clock.part("optimizer"):
+            optimizer.zero_grad(set_to_none=False)
+        totals = _accumulate(model, batches, objective, clock)
         totals.ask(stop)
-        _sum_over_ranks([totals.values])
+        with clock.part("reduce"):
+            _sum_over_ranks([totals.values])
         if not totals["out_of_memory"]:
             break
         if totals["hopeless"]:
@@ -106,18 +109,23 @@ def train_step(
         max_padded_s = totals["failed_s"] / totals["out_of_memory"] / 2
         _release_memory(objective.device)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    _sum_over_ranks(gradients)
+    with clock.part("reduce"):
+        _sum_over_ranks(gradients)
     num_tokens = totals["num_tokens"]
-    torch._foreach_div_(gradients, num_tokens)
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
-    optimizer.step()
+    with clock.part("optimizer"):
+        torch._foreach_div_(gradients, num_tokens)
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), objective.max_grad_norm, foreach=True)
+        optimizer.step()
     return StepResult(
         loss=totals["cross_entropy"] / num_tokens,
         alignment_loss=totals["alignment"] / num_tokens,
-        grad_norm=float(grad_norm),
+        grad_norm=float(grad_norm),  # waits for the device, so the clock below need not
         num_tokens=int(num_tokens),
         audio_s=totals["audio_s"],
         padded_s=totals["padded_s"],
+        num_positions=totals["num_positions"],
+        work=Workload(*(totals[name] for name in _WORK)),
+        seconds=clock.seconds(),
         num_halvings=num_halvings,
         max_padded_s=max_padded_s,
         stop=totals.stop,
@@ -129,11 +137,15 @@ def halves(batch: Batch) -> Sequence[Batch]:
     return batch.halves() if batch.num_utterances > 1 else (batch,)
 
 
+_WORK = tuple(field.name for field in dataclasses.fields(Workload))
+
+
 class _Totals:
     """Sums over micro-batches and then over ranks, in one message."""
 
     _NAMES = (
-        *("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s"),
+        *("cross_entropy", "alignment", "num_tokens", "audio_s", "padded_s", "num_positions"),
+        *_WORK,
         *("out_of_memory", "failed_s", "hopeless"),  # ranks that ran out, over how much audio, and of one utterance
     )
 
@@ -156,12 +168,12 @@ class _Totals:
         return max(wish for wish in Stop if wishes[wish])
 
 
-def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _Totals:
+def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective, clock: StepClock) -> _Totals:
     """Run this rank's micro-batches forward and backward. Stops at the first for which there is no memory."""
     totals = _Totals(objective.device)
     for batch in batches:
         try:
-            totals.add(**_forward_backward(model, batch.to(objective.device), objective))
+            totals.add(**_forward_backward(model, batch, objective, clock))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -176,23 +188,29 @@ def _accumulate(model: Any, batches: Iterable[Batch], objective: Objective) -> _
     return totals
 
 
-def _forward_backward(model: Any, batch: Batch, objective: Objective) -> dict[str, float]:
+def _forward_backward(model: Any, batch: Batch, objective: Objective, clock: StepClock) -> dict[str, float]:
     if objective.before_forward is not None:
         objective.before_forward(batch)
-    with torch.autocast(objective.device.type, dtype=objective.autocast, enabled=objective.autocast is not None):
+    with_alignment = objective.alignment_weight > 0
+    autocast = torch.autocast(objective.device.type, dtype=objective.autocast, enabled=objective.autocast is not None)
+    with clock.part("forward"), autocast:
         losses = loss_sums(
             model,
-            batch,
-            with_alignment=objective.alignment_weight > 0,
+            batch.to(objective.device),
+            with_alignment=with_alignment,
             label_smoothing=objective.label_smoothing,
         )
-    (losses.objective + objective.alignment_weight * losses.alignment).backward()
+    with clock.part("backward"):
+        (losses.objective + objective.alignment_weight * losses.alignment).backward()
+    # The rest is asked of the batch on the CPU: nothing waits for the device but the two sums.
     return {
         "cross_entropy": losses.cross_entropy.item(),
         "alignment": losses.alignment.item(),
         "num_tokens": batch.num_supervised,
         "audio_s": batch.audio_s,
         "padded_s": batch.padded_s,
+        "num_positions": batch.num_tokens,
+        **dataclasses.asdict(Workload.of_batch(model.config, batch, with_alignment=with_alignment)),
     }
 
 
@@ -218,29 +236,27 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW on fp32 weights; no decay on biases, norms and embeddings.
+def build_optimizer(model: Any, settings: Optimizer) -> torch.optim.Optimizer:
+    """AdamW on the fp32 weights that are trained.
 
     Gradients and moments exist from the start: what the optimizer needs is taken before the first step finds out what
     is left, and never in the middle of an update.
+
+    Raises:
+        RequestError: `settings.states` needs a package that is not installed.
     """
-    decayed: list[torch.nn.Parameter] = []
-    plain: list[torch.nn.Parameter] = []
-    embedding = model.get_input_embeddings().weight
-    for name, parameter in model.named_parameters():
-        if name.endswith(_WITHOUT_EFFECT):
-            parameter.requires_grad_(False)
-        if not parameter.requires_grad:
-            continue
+    groups = parameters.groups(model, settings)
+    trained = [parameter for group in groups for parameter in group["params"]]
+    for parameter in trained:
         # A rank whose share of a step is empty must bring zeros to the reduction, not nothing.
         parameter.grad = torch.zeros_like(parameter)
-        (plain if parameter.ndim < 2 or parameter is embedding else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=1e-8, fused=True)
-    for parameter in (*decayed, *plain):
+    if settings.states == "8bit":
+        return eight_bit.adamw(groups, betas=settings.betas, embedding=model.get_input_embeddings().weight)
+    optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    for parameter in trained:
         optimizer.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
-            **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
+            **{moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")},
         }
     return optimizer
 

@@ -1,6 +1,8 @@
 """One rank of a run: the model, its optimizer, its share of the plan, and how far it has come."""
 
+import contextlib
 import resource
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +16,11 @@ import torch.distributed as dist
 
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
-from caspi.training import checkpoint
+from caspi.model.flops import trained_shares, training_flops
+from caspi.training import checkpoint, devices, parameters
 from caspi.training.checkpoint import Snapshot, State
 from caspi.training.context import ContextMaker
+from caspi.training.ema import Ema, kept
 from caspi.training.feed import BatchMaker
 from caspi.training.job import Job
 from caspi.training.keeping import is_judged
@@ -24,6 +28,7 @@ from caspi.training.lengths import LengthIndex
 from caspi.training.plan import EpochPlan, plan_run
 from caspi.training.progress import Local, Ranks
 from caspi.training.reading import ShardReader
+from caspi.training.resuming import check_start
 from caspi.training.sensors import Sensors
 from caspi.training.step import (
     Objective,
@@ -56,6 +61,7 @@ class Worker:
     device: torch.device
     loaded: Loaded
     optimizer: torch.optim.Optimizer
+    ema: Ema | None
     state: State
     plans: list[EpochPlan]
     maker: BatchMaker
@@ -70,11 +76,12 @@ class Worker:
             # Each worker computes on the cores that Ray gave it; more threads than cores only get in each other's way.
             torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
         corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
-        if recipe.training.gradient_checkpointing:
-            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        check_start(job.start, job.start_digest)
+        parameters.prepare(loaded.model, recipe.training)
         loaded.model.train()
         optimizer = build_optimizer(loaded.model, recipe.training.optimizer)
-        state = checkpoint.restore(restored, loaded, optimizer) if restored else State()
+        ema = Ema(loaded.model, recipe.training.ema) if recipe.training.ema else None
+        state = checkpoint.restore(restored, loaded, optimizer, ema) if restored else State()
         index = LengthIndex.open(job.output / "lengths", corpus, loaded.prompter)
         plans = plan_run(index, recipe.training)
         maker = BatchMaker(
@@ -85,7 +92,7 @@ class Worker:
             seed=recipe.training.seed,
         )
         examiner = Examiner(recipe, corpus, loaded, rank, world_size)
-        return cls(job, rank, world_size, device, loaded, optimizer, state, plans, maker, examiner)
+        return cls(job, rank, world_size, device, loaded, optimizer, ema, state, plans, maker, examiner)
 
     @property
     def num_steps(self) -> int:
@@ -119,8 +126,7 @@ class Worker:
         """Do one update; returns its learning rate and what it did."""
         settings, state = self.job.recipe.training, self.state
         rate = learning_rate(settings.optimizer, step=state.step, num_steps=self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        parameters.set_rate(self.optimizer, rate)
         # The released models have no dropout. One that has draws the same numbers after a restart.
         torch.manual_seed(hash((settings.seed, state.step, self.rank)))
         result = train_step(
@@ -130,6 +136,8 @@ class Worker:
             # For the rest of the run: what ran out once runs out again.
             state = replace(state, max_micro_batch_s=result.max_padded_s)
         self.state = state.after_step(steps_in_epoch=self.plans[state.epoch].num_steps)
+        if self.ema:
+            self.ema.update(self.state.step)
         return rate, result
 
     def is_ungraded(self) -> bool:
@@ -139,13 +147,18 @@ class Worker:
 
     def judge(self) -> Judgement | None:
         """Transcribe together with the other ranks, and remember the grade. None: there is no validation split."""
-        judgement = self.examiner.judge(self.state.step, autocast=self.autocast)
+        with self.kept():
+            judgement = self.examiner.judge(self.state.step, autocast=self.autocast)
         if judgement is not None:
             self.state = self.state.graded(judgement.grade)
         return judgement
 
     def snapshot(self) -> Snapshot:
-        return Snapshot.take(self.loaded, self.optimizer, self.state)
+        return Snapshot.take(self.loaded, self.optimizer, self.state, self.ema)
+
+    def kept(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block `loaded` is the model that would be kept."""
+        return kept(self.loaded.model, self.ema)
 
     def is_preempted(self) -> bool:
         """Whether a machine of the run is about to be taken away."""
@@ -156,10 +169,19 @@ class Worker:
         context = ray.train.get_context()
         sensors = Sensors(f"node_{context.get_node_rank()}") if context.get_local_rank() == 0 else None
 
-        def measure(wait_s: float) -> Local:
-            return Local(wait_s, _peak_memory(self.device), sensors.latest if sensors else {})
+        settings, config = self.job.recipe.training, self.loaded.model.config
+        trained = trained_shares(self.loaded.model)
+        peak = settings.cost.peak_tflops
+        peak_flops = peak * 1e12 if peak is not None else devices.peak_flops(self.device)
 
-        return Ranks(measure, gather=lambda local: gather(local, self.world_size))
+        def measure(seconds: Counter[str]) -> Local:
+            return Local(seconds, peak_memory(self.device), peak_flops, sensors.latest if sensors else {})
+
+        return Ranks(
+            measure,
+            gather=lambda local: gather(local, self.world_size),
+            flops=lambda work: training_flops(config, work, trained=trained),
+        )
 
     def _fitting(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """The batches of the plan, cut to what memory has been found to hold."""
@@ -207,7 +229,7 @@ def from_rank_0(value: Any, world_size: int) -> Any:
     return values[0]
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that this rank has used so far: of the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
