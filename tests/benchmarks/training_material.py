@@ -1,4 +1,4 @@
-"""What the benchmark of training trains: a Qwen3-ASR of 47 million parameters, on a prepared corpus of noise.
+"""What the benchmark of training trains: a Qwen3-ASR with random weights, on a prepared corpus of noise.
 
 FOLDER/
   corpus/   as `caspi prepare` leaves it, all of it in the training split
@@ -22,7 +22,7 @@ from transformers import (
 
 from caspi import audio, ray_session
 from caspi.corpus import Corpus, prepare
-from caspi.model import Loaded
+from caspi.model import Loaded, released
 from caspi.model.prompt import CHAT_TEMPLATE
 from caspi.model.toy import toy_config, train_tokenizer
 from caspi.recipe import load_recipe
@@ -30,8 +30,8 @@ from caspi.recipe.sections import Toy
 from caspi.synthesis.vocabulary import GROUPS
 from caspi.training.lengths import LengthIndex
 
-VOCABULARY = 151_936
-SIZES = Toy(
+SIZES = ("47M", *released.SIZES)
+_SMALL = Toy(
     conv_channels=64,
     encoder_width=256,
     encoder_layers=4,
@@ -44,9 +44,10 @@ MEAN_S = 5.5
 SEED = 42
 _SPREAD = 0.7  # of the logarithms of durations
 _CHARACTERS_PER_S = 13.0
+_IDS = ("audio_token_id", "timestamp_token_id", "pad_token_id", "eos_token_id")  # of the tokenizer in a config
 
 
-def make(folder: Path, *, num_utterances: int, tokenizer: Path | None) -> None:
+def make(folder: Path, *, num_utterances: int, size: str, tokenizer: Path | None) -> None:
     """Fill the folder, unless an earlier call did."""
     if (folder / "lengths" / "lengths.json").exists():
         return
@@ -63,7 +64,7 @@ def make(folder: Path, *, num_utterances: int, tokenizer: Path | None) -> None:
         corpus = prepare(load_recipe(folder / "recipe.yaml"), folder / "corpus")
     num_kept = corpus.manifest["num_utterances"]
     assert num_kept == num_utterances, f"{num_kept} of {num_utterances} utterances were kept"
-    loaded = build(texts, tokenizer)
+    loaded = build(texts, size, tokenizer)
     loaded.save(folder / "model")
     LengthIndex.build(Corpus.open(folder / "corpus"), loaded.prompter, folder / "lengths")
 
@@ -76,7 +77,7 @@ def durations_s(num_utterances: int) -> np.ndarray:
     return np.random.default_rng(SEED).permutation(lengths_s)
 
 
-def build(texts: list[str], tokenizer: Path | None) -> Loaded:
+def build(texts: list[str], size: str, tokenizer: Path | None) -> Loaded:
     """The model. Without a folder it gets a tokenizer that is learnt from the texts, and most ids are never used."""
     processor = Qwen3ASRProcessor(
         feature_extractor=Qwen3ASRFeatureExtractor(),
@@ -87,8 +88,13 @@ def build(texts: list[str], tokenizer: Path | None) -> Loaded:
     )
     # Only the forced aligner's tokenizer has it, but a config must name it.
     processor.tokenizer.add_tokens(["<timestamp>"], special_tokens=True)
-    config = toy_config(SIZES, processor.tokenizer)
-    config.text_config.vocab_size = VOCABULARY
+    config = toy_config(_SMALL, processor.tokenizer)
+    if size in released.SIZES:
+        ids = {name: getattr(config, name) for name in _IDS}
+        config = released.released_config(size)
+        for name, value in ids.items():
+            setattr(config, name, value)
+    config.text_config.vocab_size = released.VOCABULARY
     torch.manual_seed(SEED)
     return Loaded.wrap(Qwen3ASRForConditionalGeneration(config), processor)
 

@@ -1,11 +1,11 @@
-"""Peak memory of one update from one micro-batch, in this process. Called by train.py.
+"""Peak memory of one update from one micro-batch, in this process. Asked by train.py.
 
-python -m tests.benchmarks.training_memory FOLDER SECONDS few|full
+python -m tests.benchmarks.training_memory FOLDER WAY SECONDS
 
-`few` is Caspi's loss, `full` transformers' own: logits at every position. The last line printed is JSON.
+WAY is a Way as JSON: of Trainer, for transformers' own loss, with logits at every position; or of Caspi, for its own.
+The last line printed is a Measured as JSON, whose loss is that of the micro-batch.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,42 +13,45 @@ import numpy as np
 import torch
 
 from caspi.model import Batch
-from caspi.training.step import Objective, build_optimizer, train_step
-from tests.benchmarks.training_ways import SETTINGS, Run, native_inputs, peak_bytes
+from caspi.training import parameters
+from caspi.training.step import build_optimizer, train_step
+from tests.benchmarks.training_measures import Memory, Way, answer
+from tests.benchmarks.training_ways import Run, native_inputs
 
 
-def main(folder: str, size_s: str, logits: str) -> None:
-    run = Run.open(Path(folder))
-    batch = batch_of(run, float(size_s))
-    optimizer = build_optimizer(run.loaded.model, SETTINGS.optimizer)
-    before_bytes = peak_bytes()
-    if logits == "few":
-        objective = Objective(torch.device("cpu"), autocast=None, max_grad_norm=SETTINGS.optimizer.max_grad_norm)
-        train_step(run.loaded.model, optimizer, [batch], objective)
+def main(folder: str, way: str, size_s: str) -> None:
+    run = Run.open(Path(folder), Way.parse(way))
+    parameters.prepare(run.loaded.model, run.settings)
+    optimizer = build_optimizer(run.loaded.model, run.settings.optimizer)
+    memory, batch = Memory(run.device), batch_of(run, float(size_s))
+    memory.restart()
+    run.measured.before_bytes = memory.peak_bytes()
+    if run.way.kind == "caspi":
+        run.measured.loss = train_step(run.loaded.model, optimizer, [batch], run.objective).loss
     else:
-        run.loaded.model(**native_inputs(batch, run.loaded.prompter.pad_id)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(run.loaded.model.parameters(), SETTINGS.optimizer.max_grad_norm, foreach=True)
-        optimizer.step()
-    measured = {
-        "padded_s": batch.padded_s,
-        "num_tokens": batch.num_tokens,
-        "num_supervised": batch.num_supervised,
-        "before_bytes": before_bytes,
-        "peak_bytes": peak_bytes(),
-    }
-    print(json.dumps(measured))
+        run.measured.loss = native_step(run, optimizer, batch)
+    run.measured.peak_bytes = memory.peak_bytes()
+    run.count(batch)
+    answer(run.measured)
+
+
+def native_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+    """One update by transformers' own forward pass and loss."""
+    inputs, dtype = native_inputs(batch.to(run.device), run.loaded.prompter.pad_id), run.objective.autocast
+    with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not None):
+        loss = run.loaded.model(**inputs).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(run.loaded.model.parameters(), run.objective.max_grad_norm, foreach=True)
+    optimizer.step()
+    return float(loss)
 
 
 def batch_of(run: Run, size_s: float) -> Batch:
     """Utterances around the mean length, as many as fill so many seconds."""
     lengths_s = np.asarray(run.index.durations_s)
     nearest = np.argsort(np.abs(lengths_s - lengths_s.mean()))
-    num_utterances = int(
-        np.searchsorted(
-            np.maximum.accumulate(lengths_s[nearest]) * np.arange(1, len(nearest) + 1), size_s, side="right"
-        )
-    )
-    return run.batch(nearest[:num_utterances])
+    padded_s = np.maximum.accumulate(lengths_s[nearest]) * np.arange(1, len(nearest) + 1)
+    return run.batch(nearest[: int(np.searchsorted(padded_s, size_s, side="right"))])
 
 
 if __name__ == "__main__":
