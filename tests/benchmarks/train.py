@@ -8,8 +8,9 @@
 
 The ways: `caspi` is the plan, the feed and the step of `caspi train`, with its default micro-batches; `trainer` is
 Trainer with random batches of 2, accumulated 16 times; `trainer, grouped` is Trainer with the sampling and the batch
-size that --search found best. All have exact labels, 32 utterances a step and, on a CPU, two threads. Each runs in a
-process of its own. Ratios are within one turn, and every call adds its turns to those of earlier ones in WORK.
+size that --search found best. All have exact labels and 32 utterances a step. Each runs in a process of its own.
+Ratios are within one turn, and every call adds its turns to those of earlier ones in WORK. On a machine that does
+other work too, take `--threads 1` and believe the CPU seconds.
 
 On a GPU: `--size 1.7B --device cuda --precision bf16 --utterances 2000 --max-micro-batch-s 240`. WORK belongs to one
 size and one number of utterances. --tokenizer names a folder with the released tokenizer.
@@ -56,6 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=training_material.SIZES, default="47M")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of all ways")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--max-micro-batch-s", type=float, help="of Caspi; default: as in every recipe")
     parser.add_argument("--utterances", type=int, default=96)
     parser.add_argument("--turns", type=int, default=1)
@@ -93,10 +95,10 @@ class Bench:
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         self._folder = folder
         bounds = {} if args.max_micro_batch_s is None else {"max_micro_batch_s": args.max_micro_batch_s}
-        self._caspi = Way("caspi", args.device, args.precision, training={"batches": bounds})
+        self._caspi = Way("caspi", args.device, args.precision, args.threads, training={"batches": bounds})
         # A GPU waits for batches that are made between its steps; a CPU has to make them itself anyway.
         readers = 4 if args.device == "cuda" else 0
-        self._trainer = Way("trainer", args.device, args.precision, num_readers=readers)
+        self._trainer = Way("trainer", args.device, args.precision, args.threads, num_readers=readers)
         self._num_steps = args.steps
 
     def compare(self, num_turns: int) -> None:
@@ -109,12 +111,13 @@ class Bench:
         for _ in range(num_turns):
             first = len(turns) % len(names)
             measured = {name: self._run(name, ways[name]) for name in names[first:] + names[:first]}
-            turns.append({name: each.speed for name, each in measured.items()})
+            turns.append({name: [each.speed, each.cpu_speed] for name, each in measured.items()})
             (self._folder / "turns.json").write_text(json.dumps(turns), encoding="utf-8")
         for name in names[1:]:
-            ratios = [turn["caspi"] / turn[name] for turn in turns]
-            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            print(f"caspi / {name}: median {statistics.median(ratios):.2f} of {each}")
+            for place, unit in enumerate(("second", "CPU second")):
+                ratios = [turn["caspi"][place] / turn[name][place] for turn in turns]
+                each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+                print(f"caspi / {name}, utterances per {unit}: median {statistics.median(ratios):.2f} of {each}")
 
     def search(self) -> None:
         """Try Trainer's samplings that look at lengths, on a part of the corpus, and write down which was fastest."""
@@ -126,7 +129,9 @@ class Bench:
             for size in _BATCH_SIZES
         }
         header()
-        speeds = {name: self._run(name, way).speed for name, way in ways.items()}
+        measured = {name: self._run(name, way) for name, way in ways.items()}
+        on_cpu = self._trainer.device == "cpu"
+        speeds = {name: each.cpu_speed if on_cpu else each.speed for name, each in measured.items()}
         best = max(speeds, key=lambda name: speeds[name])
         found = {"sampling": ways[best].sampling, "batch_size": ways[best].batch_size}
         (self._folder / "grouped.json").write_text(json.dumps(found), encoding="utf-8")
@@ -190,19 +195,24 @@ class Bench:
 
 def header() -> None:
     print(
-        f"{'way':>20}  utterances/s  audio_s/s  steps  batches  padding_tokens  padding_s"
+        f"{'way':>20}  utterances/s  per_cpu_s  audio_s/s  steps  batches  padding_tokens  padding_s"
         "  peak_mib  of_device    mfu  wait  loss_after",
         flush=True,
     )
 
 
 def row(name: str, each: Measured) -> None:
-    of_device = each.peak_bytes / each.device_bytes if each.device_bytes else float("nan")
+    shares = {
+        "tokens": 1 - each.num_real_tokens / each.num_tokens,
+        "seconds": 1 - each.audio_s / each.padded_s,
+        "device": each.peak_bytes / each.device_bytes if each.device_bytes else float("nan"),
+        "wait": each.wait_s / each.seconds,
+    }
     print(
-        f"{name:>20} {each.speed:13.2f} {each.audio_s / each.seconds:10.1f} {each.num_steps:6} {each.num_batches:8} "
-        f"{1 - each.num_real_tokens / each.num_tokens:15.1%} {1 - each.audio_s / each.padded_s:10.1%} "
-        f"{_mib(each.peak_bytes):9.0f} {of_device:10.0%} {each.mfu:6.1%} {each.wait_s / each.seconds:5.1%} "
-        f"{each.loss:11.3f}" + (f"  ran out of memory {each.num_halvings} times" if each.num_halvings else ""),
+        f"{name:>20} {each.speed:13.2f} {each.cpu_speed:10.2f} {each.audio_s / each.seconds:10.1f} {each.num_steps:6} "
+        f"{each.num_batches:8} {shares['tokens']:15.1%} {shares['seconds']:10.1%} {_mib(each.peak_bytes):9.0f} "
+        f"{shares['device']:10.0%} {each.mfu:6.1%} {shares['wait']:5.1%} {each.loss:11.3f}"
+        + (f"  ran out of memory {each.num_halvings} times" if each.num_halvings else ""),
         flush=True,
     )
 

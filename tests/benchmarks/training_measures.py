@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ class Way:
     kind: Literal["caspi", "trainer"]
     device: str = "cpu"
     precision: str = "fp32"
+    num_threads: int = 2  # of a CPU
     training: Mapping[str, Any] = field(default_factory=dict)  # of Caspi: what its recipe says of training
     sampling: str = "random"  # of Trainer, as everything below
     batch_size: int = 2
@@ -40,6 +42,7 @@ class Measured:
 
     seconds: float = 0.0
     wait_s: float = 0.0  # of them, for data
+    cpu_s: float = 0.0  # of this process, all threads together
     num_utterances: int = 0
     num_steps: int = 0
     num_batches: int = 0
@@ -72,6 +75,11 @@ class Measured:
         return self.num_utterances / self.seconds
 
     @property
+    def cpu_speed(self) -> float:
+        """Utterances per CPU second: what other work on the machine changes least, with one thread above all."""
+        return self.num_utterances / self.cpu_s
+
+    @property
     def mfu(self) -> float:
         return self.flops / self.seconds / self.peak_flops if self.peak_flops else float("nan")
 
@@ -85,6 +93,17 @@ def ask(module: str, *arguments: str) -> Measured:
 
 def answer(measured: Measured) -> None:
     print(json.dumps(asdict(measured)))
+
+
+class Clock:
+    """Wall and CPU seconds since it was made, for a Measured."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu_before = time.perf_counter(), time.process_time()
+
+    def stop(self, measured: Measured) -> None:
+        measured.seconds = time.perf_counter() - self._started
+        measured.cpu_s = time.process_time() - self._cpu_before
 
 
 class Memory:

@@ -32,9 +32,8 @@ from caspi.training.profiling import waiting
 from caspi.training.reading import ShardReader
 from caspi.training.step import Objective, autocast_type, build_optimizer, train_step
 from tests.benchmarks.training_material import MEAN_S, SEED
-from tests.benchmarks.training_measures import STEP_UTTERANCES, Measured, Memory, Way, answer
+from tests.benchmarks.training_measures import STEP_UTTERANCES, Clock, Measured, Memory, Way, answer
 
-NUM_THREADS = 2  # of a CPU
 _NUM_JUDGED = 32
 _FRAMES_PER_S = 100
 
@@ -68,7 +67,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, way: Way) -> "Run":
-        torch.set_num_threads(NUM_THREADS)
+        torch.set_num_threads(way.num_threads)
         settings, device = _settings(way), torch.device(way.device)
         corpus, loaded = Corpus.open(folder / "corpus"), load(folder / "model", device=device)
         loaded.model.train()
@@ -133,7 +132,7 @@ def caspi(run: Run, memory: Memory) -> None:
     num_steps = min(plan.num_steps, run.way.num_steps or plan.num_steps)
     loss_sums(model, run.batch([0, 1]).to(run.device)).objective.backward()  # what the first pass makes stays
     memory.restart()
-    started = time.perf_counter()
+    clock = Clock()
     for step, (batches, wait_s) in enumerate(waiting(ahead(lambda: _shares(run, plan, num_steps)))):
         result = train_step(model, optimizer, batches, run.objective)
         if ema:
@@ -143,7 +142,7 @@ def caspi(run: Run, memory: Memory) -> None:
         measured.num_halvings += result.num_halvings
         for batch in batches:
             run.count(batch)
-    measured.seconds = time.perf_counter() - started
+    clock.stop(measured)
 
 
 def _shares(run: Run, plan: EpochPlan, num_steps: int) -> Iterator[list[Batch]]:
@@ -193,7 +192,7 @@ def trainer(run: Run, memory: Memory, folder: Path) -> None:
         arguments,
         data_collator=lambda chosen: native_inputs(run.batch([item["position"] for item in chosen]), pad_id),
         train_dataset=items,
-        callbacks=[_Clock(run.measured, memory)],
+        callbacks=[_Timer(run.measured, memory)],
     )
     training.count = run.count
     training.measured = run.measured
@@ -215,7 +214,7 @@ class _CountingTrainer(Trainer):
         return batches, num_tokens
 
 
-class _Clock(TrainerCallback):
+class _Timer(TrainerCallback):
     """Times the epoch without what Trainer does before and after it."""
 
     def __init__(self, measured: Measured, memory: Memory) -> None:
@@ -223,10 +222,11 @@ class _Clock(TrainerCallback):
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._memory.restart()
-        self._started = time.perf_counter()
+        self._clock = Clock()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._measured.seconds, self._measured.num_steps = time.perf_counter() - self._started, state.global_step
+        self._clock.stop(self._measured)
+        self._measured.num_steps = state.global_step
 
 
 def native_inputs(batch: Batch, pad_id: int) -> dict[str, torch.Tensor]:
