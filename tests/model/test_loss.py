@@ -79,12 +79,15 @@ SECONDS = (0.01, 0.3, 0.49, 0.5, 0.51, 0.99, 1.0, 1.01, 2.5, 7.99, 8.0, 8.01, 12
 
 @torch.no_grad()
 def supervised_logits(model, batch: Batch) -> list[torch.Tensor]:
-    """What the output layer said at the supervised positions of each row: B of (L of the row, V)."""
+    """What the output layer says at the supervised positions of each row: B of (L of the row, V)."""
     heard: list[torch.Tensor] = []
-    hook = model.lm_head.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
+    hook = model.model.language_model.register_forward_hook(
+        lambda _module, _inputs, output: heard.append(output.last_hidden_state)
+    )
     loss_sums(model, batch)
     hook.remove()
-    return list(heard[0].split((batch.labels != IGNORED).sum(-1).tolist()))
+    supervised = batch.labels[:, 1:] != IGNORED
+    return list(model.lm_head(heard[0][:, :-1][supervised]).split(supervised.sum(-1).tolist()))
 
 
 def test_logits_depend_neither_on_neighbours_nor_on_padding(toy: Loaded):

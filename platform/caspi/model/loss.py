@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from caspi.model.batch import IGNORED, Batch
 from caspi.model.forward import decode, encode
+from caspi.model.output_layer import token_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +35,30 @@ def loss_sums(model: Any, batch: Batch, *, with_alignment: bool = False, label_s
     to below 1. The reported cross-entropy does not change its meaning with it.
     """
     heard = encode(model, batch.features)
-    embeddings = model.get_input_embeddings()(batch.input_ids)  # (R, S, H)
+    embeddings = _embed(model, batch.input_ids)  # (R, S, H)
     is_audio = batch.input_ids == model.config.audio_token_id
     embeddings = embeddings.masked_scatter(is_audio.unsqueeze(-1), heard.to(embeddings.dtype))
     hidden = decode(model, embeddings, batch)  # (R, S, H)
     # Position s predicts token s + 1.
     targets = batch.labels[:, 1:]
     supervised = targets != IGNORED
-    logits = model.lm_head(hidden[:, :-1][supervised])  # (L, V)
-    # The logits are the largest tensor of the step: both losses share one softmax.
-    log_probabilities = logits.float().log_softmax(-1)
-    cross_entropy = objective = F.nll_loss(log_probabilities, targets[supervised], reduction="sum")
-    if label_smoothing:
-        objective = (1 - label_smoothing) * cross_entropy - label_smoothing * log_probabilities.mean(-1).sum()
+    cross_entropy, objective = token_losses(
+        hidden[:, :-1][supervised], model.lm_head.weight, targets[supervised], label_smoothing=label_smoothing
+    )
     if not with_alignment:
         return Losses(cross_entropy, objective, torch.zeros_like(cross_entropy))
     return Losses(cross_entropy, objective, _alignment_sum(model, heard, batch.sound.num_tokens, batch.texts))
+
+
+def _embed(model: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    """The embeddings of tokens: (R, S) -> (R, S, H).
+
+    Where the output layer is the same matrix, the gradient of the few rows that were looked up is added to the output
+    layer's as a sparse one. Autograd's dense one is as large as the matrix, and takes longer than the whole encoder.
+    """
+    table = model.get_input_embeddings()
+    is_tied = table.weight is model.lm_head.weight
+    return F.embedding(input_ids, table.weight, padding_idx=table.padding_idx, sparse=is_tied)
 
 
 def _alignment_sum(
