@@ -55,7 +55,7 @@ UTTERANCES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """An evaluation: `metrics` as metrics.json holds them, and `utterances` (UTTERANCES_SCHEMA) in the corpus' order."""
+    """An evaluation: `metrics` as metrics.json holds them, and `utterances` (UTTERANCES_SCHEMA) in corpus order."""
 
     metrics: dict[str, Any]
     utterances: pa.Table
