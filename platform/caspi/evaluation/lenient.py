@@ -5,7 +5,6 @@ Each function takes a reference and a hypothesis as they are scored, and gives b
 
 from collections.abc import Callable, Mapping
 
-from caspi.evaluation.metrics import align
 from caspi.text.hebrew_numbers import read_numbers
 from caspi.text.hebrew_spelling import differ_in_vowel_letters
 
@@ -19,16 +18,13 @@ def numbers(reference: str, hypothesis: str) -> tuple[str, str]:
 
 
 def spelling(reference: str, hypothesis: str) -> tuple[str, str]:
-    """`תכנית` and `תוכנית`, ktiv haser and ktiv male, are the same where one stands for the other."""
-    if reference == hypothesis:
-        return reference, hypothesis
+    """`תכנית` and `תוכנית`, ktiv haser and ktiv male, are the same: as the reference has it."""
+    said = set(reference.split())
     words = [
-        difference.reference
-        if differ_in_vowel_letters(difference.reference, difference.hypothesis)
-        else difference.hypothesis
-        for difference in align(reference, hypothesis)
+        word if word in said else next((other for other in sorted(said) if differ_in_vowel_letters(word, other)), word)
+        for word in hypothesis.split()
     ]
-    return reference, " ".join(word for word in words if word)
+    return reference, " ".join(words)
 
 
 KINDS: Mapping[str, Callable[[str, str], tuple[str, str]]] = {
