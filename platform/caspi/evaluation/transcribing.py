@@ -184,16 +184,18 @@ class TranscribeUtterances:
         if witness.deaths(self._witness, name) >= _DEATHS_ALLOWED:
             return False
         began = time.perf_counter()
-        clips = [np.frombuffer(row["samples"], np.float32) for row in rows]
-        languages = [row["language"] for row in rows]
         with witness.telling(self._witness):
-            answers = self._transcriber.transcribe_batch(clips, languages=languages) if rows else []
+            answers = self._answer(rows) if rows else []
         elapsed_s = time.perf_counter() - began
         for row, answer in zip(rows, answers, strict=True):
             # One that does not say how long it took answered them all together.
             row.update(hypothesis=answer.text, latency_s=elapsed_s if answer.latency_s is None else answer.latency_s)
         self._witness.end.remote(name)
         return True
+
+    def _answer(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Transcription]:
+        clips = [np.frombuffer(row["samples"], np.float32) for row in rows]
+        return self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in rows])
 
 
 _READ_SCHEMA = pa.schema(
