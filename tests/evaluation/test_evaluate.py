@@ -1,19 +1,22 @@
 """A split through a model, and what is written about it."""
 
+import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from caspi.corpus.format import Corpus
-from caspi.errors import CorpusError, RequestError
+from caspi.errors import CorpusError, ModelError, RequestError, ResultsError
 from caspi.evaluation import evaluate, score, transcribing
 from caspi.inference.transcription import Transcription
 from tests.evaluation.conftest import make_row, write_corpus
+from tests.evaluation.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("ray_2_cpus")
 
@@ -33,6 +36,11 @@ class HearsTheLevel:
         return {3: "המספר היה שלוש"}.get(number, f"המספר הוא {number}")
 
 
+class Refuses:
+    def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
+        raise RequestError("the endpoint knows no Hebrew")
+
+
 def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path: Path):
     output = tmp_path / "evaluation"
     metrics = evaluate("double", corpus, output=output, factory=HearsTheLevel)
@@ -49,12 +57,19 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
     assert list(metrics["slices"]["duration"]) == ["0-2 s", "2-5 s", "5-10 s", "10-20 s"]
     assert sum(part["num_utterances"] for part in metrics["slices"]["duration"].values()) == 11
     assert metrics["rtfx"] > 0
+    assert 0 < metrics["latency_s"]["p50"] <= metrics["latency_s"]["p95"]
+    assert metrics["system"] == {"name": "double", "kind": "caspi"}
+    assert metrics["hallucination"]["by_kind"]["noise"]["num_hallucinated"] == 12, "the double hears 0 in everything"
+    assert metrics["hallucination"]["words_on_silence"] == 3 * (20 + 1)
 
     rows = pq.read_table(output / "utterances.parquet").to_pylist()
     assert [row["utterance_id"] for row in rows] == corpus.index("test")["utterance_id"].to_pylist()
     assert rows[3]["hypothesis"] == "המספר היה שלוש"
     assert rows[3]["wer"] == pytest.approx(2 / 3)
     assert rows[0]["speaker_id"] == "דנה"
+    assert (rows[0]["shard"], rows[0]["row"], rows[11]["row"]) == ("test/shard-00000.parquet", 0, 3)
+    assert rows[3]["slices"][:2] == ["source=odd", "duration=2-5 s"]
+    assert (rows[5]["slices"], rows[5]["latency_s"]) == (None, None)
     assert (rows[5]["error"], rows[5]["hypothesis"], rows[5]["wer"]) == ("undecodable_audio", None, None)
     usable = [row for row in rows if row["error"] is None]
     again = score(
@@ -95,16 +110,77 @@ def test_a_limit_takes_the_first_utterances_of_the_split(corpus: Corpus, tmp_pat
     assert seen[-1] == (5, 5)
 
 
+def test_an_evaluation_that_came_to_its_end_only_scores_again(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    again = evaluate("double", corpus, output=tmp_path, factory=os.abort, lenient=True)
+    assert again.pop("scores").keys() - first.pop("scores").keys() == {"lenient_numbers", "lenient_spelling"}
+    assert again == first
+
+
+def test_another_evaluation_is_replaced_only_when_asked_to(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    with pytest.raises(ResultsError, match=r"language None there, 'he' here\. Choose another folder, or .*--overwrite"):
+        evaluate("double", corpus, output=tmp_path, language="he", factory=os.abort)
+    assert json.loads((tmp_path / "metrics.json").read_text())["wer"] == first["wer"]
+    (tmp_path / "hypotheses" / "request.json").unlink()
+    with pytest.raises(ResultsError, match="another evaluation: one without the hypotheses that it came from"):
+        evaluate("double", corpus, output=tmp_path, factory=os.abort)
+    again = evaluate("double", corpus, output=tmp_path, language="he", factory=HearsTheLevel, overwrite=True)
+    assert again["wer"] == first["wer"]
+
+
+def test_answers_that_were_damaged_are_asked_for_again(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    for part in (tmp_path / "hypotheses").glob("*.arrow"):
+        part.write_bytes(part.read_bytes()[:100])
+    again = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    assert (again["wer"], again["test_set"]) == (first["wer"], first["test_set"])
+
+
+def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_are_scored(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 9)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(Listener, tmp_path / "calls", deadly=5)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["num_utterances"], metrics["wer"]) == (7, 0.0)
+    assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
+
+
+def test_a_model_that_is_not_there_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ModelError, match=r"^\S+/nowhere: no such model; expected a folder"):
+        evaluate(tmp_path / "nowhere", corpus, output=tmp_path / "out")
+
+
+def test_a_model_that_was_moved_is_the_same_and_a_mistyped_one_leaves_no_mark(corpus: Corpus, tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"1")
+    with pytest.raises(RequestError, match="no Hebrew"):
+        evaluate(tmp_path, corpus, output=tmp_path / "out", factory=Refuses)
+    first = evaluate(tmp_path / "model", corpus, output=tmp_path / "out", factory=HearsTheLevel)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    again = evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
+    assert again["wer"] == first["wer"]
+    (tmp_path / "moved" / "weights").write_bytes(b"2")
+    with pytest.raises(ResultsError, match=r"model_fingerprint .* there, .* here"):
+        evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
+
+
+def test_what_a_transcriber_refuses_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(RequestError, match=r"^the endpoint knows no Hebrew$"):
+        evaluate("double", corpus, output=tmp_path / "out", factory=Refuses)
+
+
 def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):
     table = pq.read_table(corpus.path / "utterances.parquet")
     pq.write_table(table.slice(5, 1), corpus.path / "utterances.parquet")
     with pytest.raises(CorpusError, match="none of the 1 utterances of its test split can be decoded"):
         evaluate("double", corpus.path, output=tmp_path / "out", factory=HearsTheLevel)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_a_wrong_request_is_known_before_anything_starts(corpus: Corpus, tmp_path: Path):
     with pytest.raises(CorpusError, match="validation split is empty"):
-        evaluate("double", corpus, output=tmp_path, split="validation", factory=os.abort)
+        evaluate("double", corpus, output=tmp_path / "out", split="validation", factory=os.abort)
     with pytest.raises(RequestError, match="'xx' is unknown"):
-        evaluate("double", corpus, output=tmp_path, language="xx", factory=os.abort)
+        evaluate("double", corpus, output=tmp_path / "out", language="xx", factory=os.abort)
+    assert not (tmp_path / "out").exists()

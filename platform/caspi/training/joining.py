@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE
+from caspi.audio.nonspeech import white
 from caspi.recipe.augmentation import Joining
-from caspi.training.augmentation.noise import white
 from caspi.training.items import MAX_JOINED, copy_of, is_silence, position_of, utterance_items
 from caspi.training.lengths import LengthIndex, num_samples
 

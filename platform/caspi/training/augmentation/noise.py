@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from caspi.audio.nonspeech import pink, white
 from caspi.recipe.augmentation import Noise
 from caspi.training.augmentation.recordings import open_recordings
 
@@ -28,17 +29,6 @@ def add_noise(samples: np.ndarray, settings: Noise, random: np.random.Generator,
         return samples
     ratio = 10 ** (-random.uniform(*settings.snr_db) / 20)
     return samples + noise * (max(rms(samples), 1e-6) * ratio / loudness)
-
-
-def white(num_samples: int, random: np.random.Generator) -> np.ndarray:
-    """Equal power at all frequencies."""
-    return random.standard_normal(num_samples)
-
-
-def pink(num_samples: int, random: np.random.Generator) -> np.ndarray:
-    """Power falls with frequency, as that of rooms and streets does."""
-    spectrum = np.fft.rfft(random.standard_normal(num_samples))
-    return np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)), num_samples)
 
 
 def rms(samples: np.ndarray) -> float:
