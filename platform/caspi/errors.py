@@ -6,7 +6,8 @@
     │   ├── SourceError         a data source that is not there, or is not what its `kind` says
     │   ├── CorpusError         a folder that is not a corpus, or a corpus without what was asked of it
     │   ├── ModelError          a folder, alias or Hub id that is not a model Caspi can use
-    │   └── RunError            a run folder that is taken, or has nothing to resume
+    │   ├── RunError            a run folder that is taken, or has nothing to resume
+    │   └── ResultsError        a folder without the evaluation that was asked for, or with another one
     ├── AudioError              one recording that cannot be used; `prepare` turns it into a rejected row
     │   ├── AudioDecodeError    bytes that are not audio, are damaged, or of a codec that we cannot read
     │   │   ├── TruncatedAudioError   they stop in the middle
@@ -56,6 +57,10 @@ class ModelError(RequestError):
 
 class RunError(RequestError):
     """A run folder is taken, or holds nothing to resume."""
+
+
+class ResultsError(RequestError):
+    """A folder holds no finished evaluation, or another one than was asked for."""
 
 
 class AudioError(CaspiError):

@@ -2,51 +2,23 @@
 
 import contextlib
 import functools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from caspi import ray_session, settings, text, tracking
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
 from caspi.evaluation.metrics import ErrorCounts, count_errors, pool
 from caspi.evaluation.report import render
+from caspi.evaluation.results import Results
 from caspi.evaluation.slices import score_slices
 from caspi.evaluation.transcribing import BatchTranscriber, transcribe_split
 from caspi.recipe.sections import Inference
 
 Factory = Callable[[], BatchTranscriber]
-
-UTTERANCES_SCHEMA = pa.schema(
-    [
-        ("utterance_id", pa.string()),
-        ("reference", pa.string()),
-        ("hypothesis", pa.string()),
-        ("reference_scored", pa.string()),  # after the scoring normalization: what the counts compare
-        ("hypothesis_scored", pa.string()),
-        ("wer", pa.float64()),
-        ("substitutions", pa.int32()),
-        ("deletions", pa.int32()),
-        ("insertions", pa.int32()),
-        ("hits", pa.int32()),
-        ("reference_words", pa.int32()),
-        ("character_errors", pa.int32()),
-        ("reference_characters", pa.int32()),
-        ("duration_s", pa.float64()),
-        ("language", pa.string()),
-        ("source", pa.string()),
-        ("recording_id", pa.string()),
-        ("speaker_id", pa.string()),
-        ("error", pa.string()),  # why the clip could not be used; its counts are null
-    ]
-)
-
 
 def evaluate(
     model: str | Path,
@@ -167,12 +139,10 @@ def _summarize(rows: list[dict[str, Any]], scored: list[dict[str, Any]], counts:
 
 
 def _write(output: Path, metrics: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["error"]:
+            row["hypothesis"] = row["hypothesis_scored"] = None
+    results = Results.of_rows(metrics, rows)
     output.mkdir(parents=True, exist_ok=True)
-    table = [{name: row.get(name) for name in UTTERANCES_SCHEMA.names} for row in rows]
-    for row in table:
-        row["hypothesis"] = None if row["error"] else row["hypothesis"]
-        row["hypothesis_scored"] = None if row["error"] else row["hypothesis_scored"]
-    pq.write_table(pa.Table.from_pylist(table, UTTERANCES_SCHEMA), output / "utterances.parquet")
-    (output / "report.html").write_text(render(metrics, table), encoding="utf-8")
-    # Last: whoever finds metrics.json finds the rest too.
-    (output / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (output / "report.html").write_text(render(metrics, results.utterances.to_pylist()), encoding="utf-8")
+    results.write(output)
