@@ -9,6 +9,7 @@ from caspi import command
 from caspi.errors import RequestError
 
 _MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
+_SYSTEM = f"{_MODEL}, hf:FOLDER, https://HOST/v1#MODEL, or file:HYPOTHESES"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,11 +78,22 @@ def build_parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
     transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
 
-    promote = _add(commands, "promote", _promote, "register a model and give it an alias")
+    compare = _add(commands, "compare", _compare, "models on the same utterances: who is better, and how sure that is")
+    compare.add_argument(
+        "systems", nargs="+", metavar="[NAME=]SYSTEM", help=f"a folder that `caspi evaluate` wrote, or {_SYSTEM}"
+    )
+    compare.add_argument("--output", type=Path, required=True, metavar="DIR")
+    compare.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
+    compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    command.add_recipe_option(compare)
+
+    promote = _add(commands, "promote", _promote, "register a model; champion it becomes if the gate lets it")
     _add_model(promote)
-    promote.add_argument("--name", required=True, help="the registered model's name")
-    promote.add_argument("--alias", default="champion", help="default: %(default)s")
-    promote.add_argument("--metrics", type=Path, help="a metrics.json to keep with the version")
+    command.add_promotion(promote)
+
+    rollback = _add(commands, "rollback", _rollback, "make the champion the model that it was before")
+    rollback.add_argument("--name", required=True, help="the registered model's name")
+    rollback.add_argument("--alias", default="champion", help="default: %(default)s")
 
     serve = _add(commands, "serve", _serve, "the transcription endpoint on this machine, until Ctrl-C")
     _add_model(serve)
@@ -235,12 +247,33 @@ def _transcribe(args: argparse.Namespace) -> None:
         print(render(answer, args.format), end="", flush=True)
 
 
+def _compare(args: argparse.Namespace) -> None:
+    from caspi.console import Console
+    from caspi.evaluation.compare_systems import compare_systems, describe
+
+    recipe = command.optional_recipe(args)
+    comparison = compare_systems(
+        args.systems,
+        output=args.output,
+        corpus=args.corpus,
+        split=args.split,
+        limits=recipe.inference if recipe else None,
+        on_progress=Console().evaluation,
+    )
+    print(describe(comparison))
+    print(f"figures: {args.output / 'comparison.json'}")
+
+
 def _promote(args: argparse.Namespace) -> None:
+    command.promote(args)
+
+
+def _rollback(args: argparse.Namespace) -> None:
     from caspi import tracking
 
     with tracking.server() as uri:
-        version = tracking.promote(args.model, args.name, alias=args.alias, uri=uri, metrics=args.metrics)
-    print(f"models:/{args.name}@{args.alias} is version {version}")
+        left, now = tracking.rollback(args.name, alias=args.alias, uri=uri)
+    print(f"models:/{args.name}@{args.alias} was version {left} and is version {now} again")
 
 
 def _serve(args: argparse.Namespace) -> None:

@@ -77,6 +77,42 @@ def optional_recipe(args: argparse.Namespace) -> "Recipe | None":
     return None
 
 
+def add_promotion(parser: argparse.ArgumentParser) -> None:
+    """What `caspi promote` and its job ask, besides the model."""
+    parser.add_argument("--name", required=True, help="the registered model's name")
+    parser.add_argument("--alias", default="champion", help="the alias that serving resolves; default: %(default)s")
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="DIR", help="what `caspi evaluate` wrote for it; default: RUN/evaluation"
+    )
+    parser.add_argument(
+        "--champion-evaluation", type=Path, metavar="DIR", help="the same of the champion; default: what is stored"
+    )
+    parser.add_argument("--recipe", type=Path, help="whose `gate` holds; default: that of the training run")
+    add_overrides(parser)
+    parser.add_argument("--no-gate", action="store_true", help="set the alias without asking the gate")
+
+
+def promote(args: argparse.Namespace) -> None:
+    """Promote as `add_promotion` was answered, and say what came of it."""
+    from caspi import tracking
+
+    recipe = optional_recipe(args)
+    with tracking.server() as uri:
+        promotion = tracking.promote(
+            args.model,
+            args.name,
+            alias=args.alias,
+            uri=uri,
+            evaluation=args.evaluation,
+            champion_evaluation=args.champion_evaluation,
+            gate=recipe.gate if recipe else None,
+            ask_gate=not args.no_gate,
+        )
+    for check in promotion.verdict.checks if promotion.verdict else ():
+        print(f"{check.name}: {check.explanation}")
+    print(f"models:/{args.name}@{args.alias} is version {promotion.version}")
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",

@@ -36,9 +36,7 @@ class HuggingFaceModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float16 if device == "cuda" else torch.float32
         try:
-            return cls(
-                name, pipeline("automatic-speech-recognition", name, device=device, dtype=dtype), limits=limits
-            )
+            return cls(name, pipeline("automatic-speech-recognition", name, device=device, dtype=dtype), limits=limits)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"hf:{name}: transformers finds no speech recognition model there: {error}; expected a folder with "

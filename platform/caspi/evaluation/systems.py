@@ -141,8 +141,9 @@ def read_hypotheses(path: Path) -> dict[str, str]:
 
 
 def _id_and_text(row: Any, path: Path, number: int) -> tuple[str, str]:
-    values = [row.get(key) for key in ("utterance_id", "text")] if isinstance(row, dict) else [None]
-    if not all(isinstance(value, str) for value in values):
-        found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-        raise RequestError(f"{path}: row {number}: found {found}; expected texts under `utterance_id` and `text`")
-    return values[0], values[1]
+    if isinstance(row, dict):
+        utterance_id, text = row.get("utterance_id"), row.get("text")
+        if isinstance(utterance_id, str) and isinstance(text, str):
+            return utterance_id, text
+    found = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
+    raise RequestError(f"{path}: row {number}: found {found}; expected texts under `utterance_id` and `text`")

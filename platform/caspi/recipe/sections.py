@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from caspi.recipe.data import Data
+from caspi.recipe.gate import Gate
 from caspi.recipe.section import Section
 
 # --- model ----------------------------------------------------------------------------------------------------------
@@ -300,6 +301,7 @@ class Recipe(Section):
     training: Training = Training()
     tracking: Tracking = Tracking()
     inference: Inference = Inference()
+    gate: Gate = Gate()
     serving: Serving = Serving()
 
     @model_validator(mode="after")

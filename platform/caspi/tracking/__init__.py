@@ -5,7 +5,8 @@ from caspi.tracking.model_download import locate_model, resolve
 from caspi.tracking.model_uri import is_uri
 from caspi.tracking.node import NodeMonitor, hardware
 from caspi.tracking.preparation import log_preparation, record_preparation
-from caspi.tracking.registry import log_model_files, promote, register, set_alias
+from caspi.tracking.promotion import Promotion, promote
+from caspi.tracking.registry import log_model_files, register, rollback, set_alias
 from caspi.tracking.run import finish_run, resume_run, start_run
 from caspi.tracking.server import server
 from caspi.tracking.writer import MetricWriter
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "MetricWriter",
     "NodeMonitor",
+    "Promotion",
     "finish_run",
     "forget_checkpoint",
     "hardware",
@@ -27,6 +29,7 @@ __all__ = [
     "register",
     "resolve",
     "resume_run",
+    "rollback",
     "server",
     "set_alias",
     "start_run",
