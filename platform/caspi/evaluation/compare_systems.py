@@ -38,7 +38,7 @@ def compare_systems(
     """
     named = [_named(each) for each in systems]
     names = [name for name, _ in named]
-    if len(named) < 2 or len(set(names)) < len(names):
+    if len(named) < 2 or len({_folder_name(name) for name in names}) < len(names):
         raise RequestError(
             f"to compare: {', '.join(names)}; expected at least two, each with another name: NAME=SYSTEM gives it one"
         )
@@ -80,10 +80,15 @@ def describe(comparison: Comparison) -> str:
         lines.append(
             f"{pair['system']} against {pair['baseline']}: {100 * pair['wer_difference']:+.2f} points "
             f"({low:+.2f} to {high:+.2f}), "
-            + (f"better with probability {better:.1%}" if better is not None else "from one recording")
+            + (f"better with a probability of {_probability(better)}" if better is not None else "all of one recording")
             + f"; {pair['num_better']} utterances better, {pair['num_worse']} worse"
         )
     return "\n".join(lines)
+
+
+def _probability(share: float) -> str:
+    """10,000 draws tell nothing of the last tenth of a percent."""
+    return "over 99.9%" if share > 0.999 else "below 0.1%" if share < 0.001 else f"{share:.1%}"
 
 
 def _named(system: str) -> tuple[str, str]:

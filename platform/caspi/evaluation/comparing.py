@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caspi.errors import RequestError, ResultsError
-from caspi.evaluation.metrics import ErrorCounts, interval, pool
+from caspi.evaluation.metrics import ErrorCounts, difference_interval, interval, pool
 from caspi.evaluation.results import Results, fingerprint_test_set
 
 # Enough for a slice to be told apart from chance when a hundred of them are looked at.
@@ -174,6 +174,7 @@ def _system(name: str, results: Results, table: pa.Table) -> dict[str, Any]:
         "wer": score.wer,
         "wer_interval": list(score.wer_interval),
         "cer": score.cer,
+        "cer_interval": list(score.cer_interval),
         **{each: getattr(score, each) for each in ("substitutions", "deletions", "insertions", "hits")},
         "ivrit": _ivrit(table, recordings),
         "num_silent": len(silent),
@@ -258,7 +259,7 @@ def _difference(
         "baseline_wer": baseline / length,
         "wer": (baseline + difference) / length,
         "wer_difference": difference / length,
-        "wer_difference_interval": list(interval(differences[chosen], words[chosen], clusters=clusters)),
+        "wer_difference_interval": list(difference_interval(differences[chosen], words[chosen], clusters=clusters)),
     }
 
 

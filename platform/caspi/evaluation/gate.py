@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caspi.evaluation.comparing import Comparison, compare
-from caspi.evaluation.metrics import interval
+from caspi.evaluation.metrics import difference_interval
 from caspi.evaluation.results import Results
 from caspi.recipe.gate import Gate
 
@@ -134,7 +134,7 @@ def _rates(select: Any, champion: Results, candidate: Results) -> tuple[float, f
     (old, recordings), (new, _) = (select(each.utterances.sort_by("utterance_id")) for each in (champion, candidate))
     if not len(old):
         return None
-    return float(old.mean()), float(new.mean()), interval(new - old, np.ones_like(old), clusters=recordings)
+    return float(old.mean()), float(new.mean()), difference_interval(new - old, np.ones_like(old), clusters=recordings)
 
 
 def _hallucinated(utterances: pa.Table) -> tuple[np.ndarray, list[str]]:

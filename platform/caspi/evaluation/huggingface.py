@@ -21,6 +21,8 @@ class HuggingFaceModel:
     def __init__(self, name: str, pipeline: Any, *, limits: Inference) -> None:
         self._name = name
         self._pipeline = pipeline
+        if pipeline.tokenizer.pad_token is None:
+            pipeline.tokenizer.pad_token = pipeline.tokenizer.eos_token  # without one transformers makes no batches
         self._batch_size = max(1, int(limits.max_batch_s // _WINDOW_S))
 
     @classmethod
