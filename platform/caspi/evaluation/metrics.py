@@ -173,8 +173,8 @@ def difference_interval(
     """Bootstrap 95% interval of sum(errors) / sum(lengths), by resampling whole clusters.
 
     Each replicate's distance from the rate is taken in units of that replicate's own standard error (the bootstrap-t).
-    The usual percentiles of the replicates are too narrow for few clusters: of eight recordings' 95% intervals they
-    contain the truth in 86%, these in 94%; of five in 81% and 93%; from a hundred on the two are the same.
+    The usual percentiles of the replicates are too narrow for few clusters: with eight they contain the truth in 86% of
+    test sets, and with five in 81%; these in 94% and 93%. From a hundred clusters on the two are the same.
 
     Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", 2004; Efron and
     Tibshirani, "An introduction to the bootstrap", 1993, chapter 12.5.
