@@ -1,11 +1,10 @@
 """The gate: whether a model may take the champion's place. Plain functions of evaluations and a recipe's bounds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from caspi.evaluation.comparing import Comparison, compare
@@ -21,7 +20,7 @@ class Check:
     """One question of the gate, and its answer."""
 
     name: str
-    """`evaluation`, `test set`, `wer`, `hallucination on silence`, `repetition`, or a slice such as `source=fleurs`."""
+    """`evaluation`, `test set`, `wer`, `hallucination`, `repetition`, or a slice such as `source=fleurs`."""
 
     passed: bool
 
@@ -94,16 +93,8 @@ def _relative_checks(candidate: Results, champion: Results, comparison: Comparis
     """The candidate against the champion, on the utterances that both were scored on."""
     pair = comparison.summary["pairs"][0]
     yield _not_worse("wer", pair["baseline_wer"], pair["wer"], pair["wer_difference_interval"], gate.max_wer_increase)
-    for name, select, what in (
-        ("hallucination on silence", _hallucinated, "of the utterances without speech are answered with words"),
-        ("repetition", _repeated, "of the answers repeat themselves"),
-    ):
-        rates = _rates(select, champion, candidate)
-        if rates is None:
-            yield Check(name, True, "not judged: the test set has no utterance without speech")
-        else:
-            check = _not_worse(name, *rates, gate.max_hallucination_increase)
-            yield Check(name, check.passed, f"{check.explanation} {what}")
+    yield _rarer("hallucination", _hallucinated, champion, candidate, gate.max_hallucination_increase)
+    yield _rarer("repetition", _repeated, champion, candidate, gate.max_repetition_increase)
     for label, bound in gate.slices.items():
         group, _, name = label.partition("=")
         part = pair["slices"].get(group, {}).get(name)
@@ -129,25 +120,40 @@ def _not_worse(name: str, old: float, new: float, bounds: tuple[float, float], m
     return Check(name, excess <= 0, f"{found}; at most {_points(max_increase)}{_excess(excess)}")
 
 
-def _rates(select: Any, champion: Results, candidate: Results) -> tuple[float, float, tuple[float, float]] | None:
-    """The champion's rate, the candidate's, and the paired interval of what lies between; None without utterances."""
-    (old, recordings), (new, _) = (select(each.utterances.sort_by("utterance_id")) for each in (champion, candidate))
-    if not len(old):
-        return None
-    return float(old.mean()), float(new.mean()), difference_interval(new - old, np.ones_like(old), clusters=recordings)
+def _rarer(
+    name: str,
+    faults: Callable[[Results], dict[str, tuple[str, bool]]],
+    champion: Results,
+    candidate: Results,
+    max_increase: float,
+) -> Check:
+    """Whether a fault is not more frequent than with the champion, among clips that both were asked about."""
+    old, new = faults(champion), faults(candidate)
+    common = [clip for clip in old if clip in new]
+    if not common:
+        return Check(name, True, "not judged: both were never asked about the same clip")
+    before, after = (np.array([each[clip][1] for clip in common], np.int64) for each in (old, new))
+    bounds = difference_interval(after - before, np.ones_like(before), clusters=[old[clip][0] for clip in common])
+    check = _not_worse(name, float(before.mean()), float(after.mean()), bounds, max_increase)
+    return Check(name, check.passed, f"{check.explanation}, of {len(common)} clips")
 
 
-def _hallucinated(utterances: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """Whether words were heard, 0 or 1, in each utterance without speech; and its recording."""
-    silent = utterances.filter(pc.equal(utterances["reference_scored"], ""))
-    heard = pc.not_equal(pc.fill_null(silent["hypothesis_scored"], ""), "")
-    return heard.to_numpy().astype(np.int64), silent["recording_id"].to_pylist()
+def _hallucinated(results: Results) -> dict[str, tuple[str, bool]]:
+    """Of each clip without speech, by its id: its recording, and whether words were heard in it."""
+    utterances = results.utterances.filter(pc.equal(results.utterances["reference_scored"], ""))
+    columns = (utterances[name].to_pylist() for name in ("utterance_id", "recording_id", "hypothesis_scored"))
+    of_test_set = {clip: (recording, bool(heard)) for clip, recording, heard in zip(*columns, strict=True)}
+    made_up = {
+        each["clip"]: (each["clip"], any(map(str.isalnum, each["hypothesis"])))
+        for each in results.metrics["hallucination"]["clips"]
+    }
+    return of_test_set | made_up
 
 
-def _repeated(utterances: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """Whether the answer repeats itself, 0 or 1, in each utterance; and its recording."""
-    repeated = pc.fill_null(utterances["is_repetition"], False)
-    return repeated.to_numpy().astype(np.int64), utterances["recording_id"].to_pylist()
+def _repeated(results: Results) -> dict[str, tuple[str, bool]]:
+    """Of each utterance, by its id: its recording, and whether the answer repeats itself."""
+    columns = (results.utterances[name].to_pylist() for name in ("utterance_id", "recording_id", "is_repetition"))
+    return {clip: (recording, bool(loops)) for clip, recording, loops in zip(*columns, strict=True)}
 
 
 def _points(difference: float) -> str:

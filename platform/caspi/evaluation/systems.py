@@ -79,7 +79,7 @@ def open_system(name: str, *, limits: Inference | None = None) -> System:
         return System(name, "endpoint", Endpoint.open(name))
     if name.startswith("file:"):
         path = Path(name.removeprefix("file:")).expanduser()
-        return System(name, "file", functools.partial(Hypotheses, str(path), read_hypotheses(path)))
+        return System(name, "file", functools.partial(HypothesesFile, str(path), read_hypotheses(path)))
     return System(name, "caspi", functools.partial(_load_caspi, name, limits))
 
 
@@ -96,7 +96,7 @@ def _load_huggingface(model: str, limits: Inference) -> BatchTranscriber:
 
 
 @dataclass(frozen=True, slots=True)
-class Hypotheses:
+class HypothesesFile:
     """A file of hypotheses, read."""
 
     path: str

@@ -38,9 +38,12 @@ class Gate(Section):
     max_wer_increase: Rate = 0.01
     """Refuse a WER above the champion's by more than this, even where the interval is too wide to call it worse."""
 
-    max_hallucination_increase: Rate = 0.01
-    """The same for the share of utterances without speech that are answered with words, and for the share of answers
-    that repeat themselves."""
+    max_hallucination_increase: Rate = 0.05
+    """The same for the share of clips without speech that are answered with words: one of the twenty that every model
+    is asked about."""
+
+    max_repetition_increase: Rate = 0.01
+    """The same for the share of answers that repeat themselves."""
 
     slices: dict[str, SliceBound] = Field({})
     """Slice of the report, such as `source=fleurs` or `duration=over 30 s` -> its bounds."""

@@ -86,6 +86,8 @@ def promote(
     champion = Results.read(champion_evaluation) if champion_evaluation else None
 
     run_id = _run_that_holds(folder, name, uri) if folder else _run_of(str(model), uri)
+    if found is not None:
+        _check_is_of(found, run_id, uri)
     version = _version_of(run_id, name, uri) or register(uri, name, run_id)
     holder = version_at(uri, name, alias)
     if given is not None and found is not None:
@@ -182,6 +184,17 @@ def _evaluation_beside(folder: Path | None) -> Path | None:
     """RUN/evaluation for RUN/model, if it is there."""
     beside = folder.parent / "evaluation" if folder else None
     return beside if beside and (beside / "metrics.json").is_file() else None
+
+
+def _check_is_of(evaluation: Results, run_id: str, uri: str) -> None:
+    """Make sure that an evaluation is of the model that the run holds, by the hash of its files."""
+    with client(uri) as mlflow:
+        digest = mlflow.get_run(run_id).data.tags.get(DIGEST_TAG)
+    if evaluation.metrics["model_fingerprint"] != digest:
+        raise ResultsError(
+            f"the evaluation is of {evaluation.metrics['model']}, whose files are not those of the model to promote; "
+            "evaluate this one and give the folder with --evaluation"
+        )
 
 
 def _store_evaluation(uri: str, name: str, version: int, folder: Path, results: Results) -> None:
