@@ -31,9 +31,7 @@ def evaluated(
         }
         for utterance_id, (reference, hypothesis) in answers.items()
     ]
-    clips = [
-        {**_row(f"noise/{number}", "", heard), "source": "noise"} for number, heard in enumerate(heard_in_silence)
-    ]
+    clips = [{**_row(f"noise/{number}", "", heard), "source": "noise"} for number, heard in enumerate(heard_in_silence)]
     score_rows(rows)
     score_rows(clips)
     return Results.of_rows({"model": "runs/mine/run/model"} | summarize(rows, clips) | metrics, rows)

@@ -14,9 +14,7 @@ SAID = "אחת שתיים שלוש ארבע חמש שש שבע שמונה תשע
 
 def wrong_in(num_wrong: int, *, num_utterances: int = 100) -> Answers:
     """A test set of ten words an utterance, of which so many utterances have one heard wrong."""
-    return {
-        f"u{n:03d}": (SAID, SAID.replace("אחת", "טעות") if n < num_wrong else SAID) for n in range(num_utterances)
-    }
+    return {f"u{n:03d}": (SAID, SAID.replace("אחת", "טעות") if n < num_wrong else SAID) for n in range(num_utterances)}
 
 
 def check(verdict: Verdict, name: str) -> tuple[bool, str]:
