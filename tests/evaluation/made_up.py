@@ -34,7 +34,8 @@ def evaluated(
     clips = [{**_row(f"noise/{number}", "", heard), "source": "noise"} for number, heard in enumerate(heard_in_silence)]
     score_rows(rows)
     score_rows(clips)
-    return Results.of_rows({"model": "runs/mine/run/model"} | summarize(rows, clips) | metrics, rows)
+    of_model = {"model": "runs/mine/run/model", "system": {"name": "runs/mine/run/model", "kind": "caspi"}}
+    return Results.of_rows(of_model | summarize(rows, clips) | metrics, rows)
 
 
 def _row(utterance_id: str, reference: str, hypothesis: str) -> dict[str, Any]:

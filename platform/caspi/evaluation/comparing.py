@@ -162,13 +162,17 @@ def _numbers(table: pa.Table, column: str) -> np.ndarray:
 
 
 def _system(name: str, results: Results, table: pa.Table) -> dict[str, Any]:
-    """A system's figures on the common utterances; of its own evaluation what it invents, and its speed."""
+    """A system's figures on the common utterances; of its own evaluation what it invents, and its speed.
+
+    A file of hypotheses has no speed.
+    """
+    is_file = results.metrics["system"]["kind"] == "file"
     recordings = table["recording_id"].to_pylist()
     score = pool(ErrorCounts(*(_numbers(table, each) for each in ErrorCounts.__slots__)), clusters=recordings)
     return {
         "name": name,
         "model": results.metrics["model"],
-        "system": results.metrics.get("system"),
+        "system": results.metrics["system"],
         "wer": score.wer,
         "wer_interval": list(score.wer_interval),
         "cer": score.cer,
@@ -177,8 +181,8 @@ def _system(name: str, results: Results, table: pa.Table) -> dict[str, Any]:
         "ivrit": _ivrit(table, recordings),
         "hallucination": {name: value for name, value in results.metrics["hallucination"].items() if name != "clips"},
         "num_failed": results.metrics["num_failed"],
-        "rtfx": results.metrics["rtfx"],
-        "latency_s": results.metrics["latency_s"],
+        "rtfx": None if is_file else results.metrics["rtfx"],
+        "latency_s": None if is_file else results.metrics["latency_s"],
     }
 
 

@@ -1,6 +1,7 @@
 """Any endpoint with OpenAI's transcription contract as a system: OpenAI's own, a rival's, ours."""
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,13 +93,11 @@ class EndpointClient:
             raise ServingError(f"{self._endpoint.name}: refuses every clip: {_explain(refusals[0])}") from refusals[0]
         for refusal in refusals:
             logger.warning("%s: a clip was refused and counts as unheard: %s", self._endpoint.name, _explain(refusal))
-        return [
-            Transcription(answer if isinstance(answer, str) else "", language, len(clip) / audio.SAMPLE_RATE)
-            for answer, language, clip in zip(answers, spoken, clips, strict=True)
-        ]
+        return [answer if isinstance(answer, Transcription) else Transcription("", None, 0.0) for answer in answers]
 
-    def _ask(self, clip: np.ndarray, language: str | None) -> str | openai.APIStatusError:
-        """The text, or the endpoint's refusal of this very clip."""
+    def _ask(self, clip: np.ndarray, language: str | None) -> Transcription | openai.APIStatusError:
+        """The answer, or the endpoint's refusal of this very clip."""
+        began = time.monotonic()
         try:
             answer = self._client.audio.transcriptions.create(
                 file=("clip.flac", audio.encode_flac(clip)),
@@ -112,7 +111,7 @@ class EndpointClient:
             raise ServingError(f"{self._endpoint.name}: {_explain(error)}") from error
         except openai.OpenAIError as error:
             raise ServingError(f"{self._endpoint.name}: {_explain(error)}") from error
-        return answer.text
+        return Transcription(answer.text, language, len(clip) / audio.SAMPLE_RATE, time.monotonic() - began)
 
 
 def _explain(error: openai.OpenAIError) -> str:

@@ -74,7 +74,8 @@ class HuggingFaceModel:
         for batch in batches_by_length([len(clip) for clip in clips], max_samples=longest * self._batch_size):
             answers = self._pipeline(
                 [{"raw": clips[place], "sampling_rate": audio.SAMPLE_RATE} for place in batch],
-                batch_size=1 if is_long else len(batch),
+                # The pipeline would write letters for the padding that other kinds of models get in a batch.
+                batch_size=len(batch) if self._pipeline.type.startswith("seq2seq") and not is_long else 1,
                 **self._options(language, is_long=is_long),
             )
             for place, answer in zip(batch, answers, strict=True):
@@ -83,7 +84,8 @@ class HuggingFaceModel:
 
     def _options(self, language: str | None, *, is_long: bool) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        known = getattr(self._pipeline.model.generation_config, "lang_to_id", None)
+        generation = getattr(self._pipeline.model, "generation_config", None)  # models that do not generate have none
+        known = getattr(generation, "lang_to_id", None)
         if known and language is not None:
             if f"<|{language}|>" not in known:
                 raise RequestError(

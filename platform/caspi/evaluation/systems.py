@@ -80,10 +80,11 @@ def open_system(name: str, *, limits: Inference | None = None) -> System:
     if name.startswith("file:"):
         path = Path(name.removeprefix("file:")).expanduser()
         return System(name, "file", functools.partial(HypothesesFile, str(path), read_hypotheses(path)))
-    return System(name, "caspi", functools.partial(_load_caspi, name, limits))
+    return System(name, "caspi", functools.partial(load_caspi, name, limits))
 
 
-def _load_caspi(model: str, limits: Inference) -> BatchTranscriber:
+def load_caspi(model: str, limits: Inference) -> BatchTranscriber:
+    """Runs where the model transcribes: the driver needs no torch."""
     from caspi.inference.transcriber import Transcriber
 
     return Transcriber.load(model, limits=limits)

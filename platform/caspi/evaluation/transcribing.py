@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from caspi.corpus.format import Corpus, Utterance
 from caspi.errors import AudioError
 from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
 from caspi.evaluation.hypotheses import Hypotheses
+from caspi.evaluation.systems import AnswersById, BatchTranscriber
 from caspi.inference.transcription import Transcription
 
 # An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
@@ -24,16 +25,6 @@ _READ_CPUS = 0.25
 # A chunk travels decoded, as one block of the object store: 600 s are 38 MB. It is also what a kill may lose.
 _MAX_CHUNK_S = 600.0
 _MAX_CHUNK_UTTERANCES = 64
-
-
-class BatchTranscriber(Protocol):
-    """What evaluation asks of a model. `caspi.Transcriber` is one."""
-
-    def transcribe_batch(
-        self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
-    ) -> Sequence[Transcription]:
-        """Answers in the order of the clips."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +48,10 @@ CLIPS_WITHOUT_SPEECH = Chunk("clips-without-speech", 0, NUM_CLIPS)
 def transcribe_split(
     corpus: Corpus,
     index: pa.Table,
-    factory: Callable[[], BatchTranscriber],
+    factory: Callable[[], BatchTranscriber | AnswersById],
     kept: Hypotheses,
     *,
+    with_clips: bool = True,
     language: str | None = None,
     environment: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -69,6 +61,7 @@ def transcribe_split(
     Args:
         index: rows of the corpus' index, in shard order.
         factory: makes the transcriber, in each actor.
+        with_clips: ask about the clips without speech too. A file of hypotheses knows nothing of them.
         language: what the model is told. Default: each utterance's own.
         environment: variables that the actors need, for instance where MLflow is.
         on_progress: called with the utterances done and those in all.
@@ -76,7 +69,8 @@ def transcribe_split(
     Returns:
         Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips.
     """
-    chunks = [*plan_chunks(index), CLIPS_WITHOUT_SPEECH]
+    of_split = plan_chunks(index)
+    chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
     tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
     missing = [chunk for chunk in chunks if chunk.name not in tables]
     reading = functools.partial(_read_chunk, Corpus(corpus.path, corpus.manifest), _main_language(index))
@@ -92,15 +86,15 @@ def transcribe_split(
         kept.write(name, table)  # at once: what is written here no kill can take
         tables[name] = table
         report()
-    rows = pa.concat_tables(tables[chunk.name] for chunk in chunks[:-1]).to_pylist()
+    rows = pa.concat_tables(tables[chunk.name] for chunk in of_split).to_pylist()
     assert [row["utterance_id"] for row in rows] == index["utterance_id"].to_pylist()
-    return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist()
+    return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist() if with_clips else []
 
 
 def _transcribe(
     chunks: Sequence[Chunk],
     reading: Callable[[dict[str, np.ndarray]], pa.Table],
-    factory: Callable[[], BatchTranscriber],
+    factory: Callable[[], BatchTranscriber | AnswersById],
     language: str | None,
     environment: Mapping[str, str],
 ) -> Any:
@@ -146,7 +140,7 @@ def plan_chunks(index: pa.Table) -> list[Chunk]:
 class TranscribeUtterances:
     """A member of the actor pool: loads the model once, then turns decoded chunks into hypotheses."""
 
-    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None) -> None:
+    def __init__(self, factory: Callable[[], BatchTranscriber | AnswersById], language: str | None) -> None:
         self._transcriber = factory()
         self._language = language
 
@@ -157,10 +151,7 @@ class TranscribeUtterances:
         for row in rows:
             row["language"] = self._language or row["language"]
         heard = [row for row in rows if row["error"] is None]
-        clips = [np.frombuffer(row["samples"], np.float32) for row in heard]
-        answers = (
-            self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in heard]) if heard else []
-        )
+        answers = self._answer(heard) if heard else []
         ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
         for row in rows:
             row.update(hypothesis="", began_unix_s=began, ended_unix_s=ended)
@@ -169,6 +160,17 @@ class TranscribeUtterances:
             latency_s = ended - began if answer.latency_s is None else answer.latency_s
             row.update(hypothesis=answer.text, latency_s=latency_s)
         return pa.Table.from_pylist(rows, _TRANSCRIBED_SCHEMA)
+
+    def _answer(self, heard: Sequence[Mapping[str, Any]]) -> Sequence[Transcription]:
+        languages = [row["language"] for row in heard]
+        if isinstance(self._transcriber, AnswersById):
+            texts = self._transcriber.recall([row["utterance_id"] for row in heard])
+            return [
+                Transcription(text, language, row["duration_s"])
+                for text, language, row in zip(texts, languages, heard, strict=True)
+            ]
+        clips = [np.frombuffer(row["samples"], np.float32) for row in heard]
+        return self._transcriber.transcribe_batch(clips, languages=languages)
 
 
 _READ_SCHEMA = pa.schema(
