@@ -217,6 +217,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     console = Console()
     metrics = command.evaluate(args, on_progress=console.evaluation, on_preparation=console.preparation)
     print(command.describe_evaluation(metrics))
+    if on_test_sets := command.describe_test_sets(args.output):
+        print(on_test_sets)
     print(f"report: {args.output / 'report.html'}")
 
 

@@ -65,7 +65,9 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` asks for, besides the model."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
-    what.add_argument("--source", metavar="NAME", help="judge this source of --recipe instead, all of it")
+    what.add_argument(
+        "--source", metavar="NAME", help="judge this source of --recipe instead, all of it; `all`: every one"
+    )
     parser.add_argument("--split", choices=("train", "validation", "test"), help="of the corpus; default: test")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for metrics.json and the hypotheses")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation of something else there")
@@ -97,6 +99,14 @@ def evaluate(args: argparse.Namespace, **on_progress: Callable[..., None]) -> di
     if args.split is not None:
         raise RequestError("--split belongs to --corpus: of a source all is judged")
     return evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+
+
+def describe_test_sets(output: Path) -> str:
+    """What an evaluation found on public test sets, beside what others published on them; nothing if it had none."""
+    from caspi.evaluation import Results, public_numbers
+
+    row = public_numbers.measured_row(Results.read(output))
+    return public_numbers.describe(row) if row else ""
 
 
 def describe_evaluation(metrics: dict[str, Any]) -> str:
