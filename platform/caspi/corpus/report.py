@@ -110,7 +110,7 @@ def render(
 ) -> str:
     """The page as HTML."""
     environment = page.environment(Path(__file__).parent)
-    environment.filters |= {"code": code, "hours": hours, "language_name": language_name, "name": character_name}
+    environment.filters |= {"code": code, "language_name": language_name, "name": character_name}
     statistics = manifest["statistics"]
     return environment.get_template("report.html.j2").render(
         manifest=manifest,
@@ -129,13 +129,6 @@ def render(
         clipped_share=CLIPPED_SHARE,
         max_played_s=MAX_PLAYED_S,
     )
-
-
-def hours(value: float) -> str:
-    """`1.2 h`, and minutes or seconds where hours would say nothing."""
-    if value >= 1:
-        return f"{value:,.0f} h" if value >= 100 else f"{value:.1f} h"
-    return f"{60 * value:.1f} min" if value * 60 >= 1 else f"{3600 * value:.0f} s"
 
 
 def code(text: str) -> markupsafe.Markup:

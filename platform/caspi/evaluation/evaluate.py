@@ -12,7 +12,7 @@ from caspi import ray_session, settings, text, tracking
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
 from caspi.evaluation.metrics import ErrorCounts, count_errors, pool
-from caspi.evaluation.report import render
+from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.slices import score_slices
 from caspi.evaluation.transcribing import BatchTranscriber, transcribe_split
@@ -143,6 +143,5 @@ def _write(output: Path, metrics: dict[str, Any], rows: list[dict[str, Any]]) ->
         if row["error"]:
             row["hypothesis"] = row["hypothesis_scored"] = None
     results = Results.of_rows(metrics, rows)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.html").write_text(render(metrics, results.utterances.to_pylist()), encoding="utf-8")
+    write_report(output, results)
     results.write(output)

@@ -16,7 +16,7 @@ def environment(templates: Path) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"count": "{:,}".format, "direction": direction, "number": number, "share": share}
+    made.filters |= {"count": "{:,}".format, "direction": direction, "hours": hours, "number": number, "share": share}
     return made
 
 
@@ -28,3 +28,10 @@ def share(value: float) -> str:
 def number(value: float) -> str:
     """Three digits and a true minus sign."""
     return f"{value:.3g}".replace("-", "−")
+
+
+def hours(value: float) -> str:
+    """`1.2 h`, and minutes or seconds where hours would say nothing."""
+    if value >= 1:
+        return f"{value:,.0f} h" if value >= 100 else f"{value:.1f} h"
+    return f"{60 * value:.1f} min" if value * 60 >= 1 else f"{3600 * value:.0f} s"
