@@ -24,9 +24,7 @@ def operations(references: Sequence[str], hypotheses: Sequence[str]) -> list[str
 def pairs(reference: str, hypothesis: str, operations: str) -> list[tuple[str, str]]:
     """(said, heard) for each of the `operations` on two texts; one of them is empty in deletions and insertions."""
     said, heard = iter(reference.split()), iter(hypothesis.split())
-    return [
-        (next(said) if each != INSERTION else "", next(heard) if each != DELETION else "") for each in operations
-    ]
+    return [(next(said) if each != INSERTION else "", next(heard) if each != DELETION else "") for each in operations]
 
 
 @dataclass(frozen=True, slots=True)

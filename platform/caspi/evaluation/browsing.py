@@ -1,4 +1,4 @@
-"""The utterances of a report as the page's own script reads them: columns, compact, every system's answers side by side.
+"""The utterances of a report as the page's own script reads them: compact columns, all systems' answers side by side.
 
 `templates/utterances.js` shows them; what it needs to know of each column is said here.
 """
@@ -16,13 +16,13 @@ from caspi.text import direction
 
 
 def browse(systems: Mapping[str, Results], sound: Sound) -> dict[str, Any]:
-    """What the page's table holds. Of several systems, the utterances that all were scored on, in the first one's order.
+    """What the page's table holds; of several systems, the utterances that all were scored on.
 
     Columns of `rows` have an entry for each utterance: `id`, `said` (the reference as it is scored), `written` (as it
     is written, empty where that is the same), `seconds`, `language` (a place in `languages`), `slices` (places in the
-    names of all `groups`, one after another), `recording`, `speaker`, `snr_db`, `sound` (the number that its sound goes by, null without). For
-    each system `heard` (scored), `answer` (as written, empty if the same), `operations` (see `alignment`), `is_loop`
-    and `error` (why it could not be used, else empty).
+    names of all `groups`, one after another), `recording`, `speaker`, `snr_db`, `sound` (the number that its sound goes
+    by, null without). For each system `heard` (scored), `answer` (as written, empty if the same), `operations` (see
+    `alignment`), `is_loop` and `error` (why it could not be used, else empty).
     """
     tables = [each.utterances.to_pylist() for each in systems.values()]
     if len(tables) > 1:

@@ -100,7 +100,8 @@ def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Colu
             x=round(middle + (system - len(rates[band]) / 2) * width, 2),
             width=round(width - 1, 2),
             parts=tuple(
-                (kind, high, round(low - high, 2)) for kind, low, high in zip(_KINDS, edges[:-1], edges[1:], strict=True)
+                (kind, high, round(low - high, 2))
+                for kind, low, high in zip(_KINDS, edges[:-1], edges[1:], strict=True)
             ),
             low_y=y_of(each.interval[0]),
             high_y=y_of(each.interval[1]),
@@ -111,9 +112,7 @@ def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Colu
     return Columns(
         bands=tuple(bands),
         unit=unit,
-        columns=tuple(
-            tuple(column(band, system) for system in range(len(rates[band]))) for band in range(len(bands))
-        ),
+        columns=tuple(tuple(column(band, system) for system in range(len(rates[band]))) for band in range(len(bands))),
         x_ticks=tuple(
             (round(_LEFT + (place + 0.5) * band_width, 2), band.removesuffix(f" {unit}").replace("-", "–"))
             for place, band in enumerate(bands)

@@ -20,6 +20,7 @@ from caspi.recipe.sections import Inference
 
 Factory = Callable[[], BatchTranscriber]
 
+
 def evaluate(
     model: str | Path,
     corpus: Corpus | str | Path,

@@ -38,7 +38,9 @@ def render(results: Results, sound: Sound) -> str:
     """The page of one evaluation as HTML."""
     metrics = results.metrics
     scored = scored_rows(results)
-    num_perfect = pc.sum(pc.equal(pc.add(pc.add(scored["substitutions"], scored["deletions"]), scored["insertions"]), 0))
+    num_perfect = pc.sum(
+        pc.equal(pc.add(pc.add(scored["substitutions"], scored["deletions"]), scored["insertions"]), 0)
+    )
     return fill(
         "report.html.j2",
         {metrics["system"]["name"]: results},
@@ -120,6 +122,4 @@ def _draw_durations(systems: Mapping[str, Results], table: Mapping[str, Any]) ->
 def _policy(script: str) -> str:
     """Only our own script runs, whatever a transcript says, and nothing on the page reaches out."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"script-src 'sha256-{digest}'; connect-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"
-    )
+    return f"script-src 'sha256-{digest}'; connect-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"

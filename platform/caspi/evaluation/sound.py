@@ -76,12 +76,16 @@ def _find_corpus(metrics: Mapping[str, Any]) -> Corpus | None:
 def _read(results: Results, corpus: Corpus) -> Iterator[tuple[int, str, bytes]]:
     """Place, id and FLAC of every utterance that lies in the corpus and could be decoded."""
     columns = results.utterances.select(["utterance_id", "shard", "row", "error"]).to_pylist()
-    known = [(row["shard"], row["row"], place) for place, row in enumerate(columns) if row["shard"] and not row["error"]]
+    known = [
+        (row["shard"], row["row"], place) for place, row in enumerate(columns) if row["shard"] and not row["error"]
+    ]
     for shard, group in groupby(sorted(known), key=lambda each: each[0]):
         rows = list(group)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            for (_, _, place), utterance in zip(some, corpus.read_rows(shard, [row for _, row, _ in some]), strict=True):
+            for (_, _, place), utterance in zip(
+                some, corpus.read_rows(shard, [row for _, row, _ in some]), strict=True
+            ):
                 yield place, utterance.utterance_id, utterance.audio
 
 
