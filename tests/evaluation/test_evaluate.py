@@ -100,11 +100,12 @@ def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: P
     pq.write_table(table.slice(5, 1), corpus.path / "utterances.parquet")
     with pytest.raises(CorpusError, match="none of the 1 utterances of its test split can be decoded"):
         evaluate("double", corpus.path, output=tmp_path / "out", factory=HearsTheLevel)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_a_wrong_request_is_known_before_anything_starts(corpus: Corpus, tmp_path: Path):
     with pytest.raises(CorpusError, match="validation split is empty"):
-        evaluate("double", corpus, output=tmp_path, split="validation", factory=os.abort)
+        evaluate("double", corpus, output=tmp_path / "out", split="validation", factory=os.abort)
     with pytest.raises(RequestError, match="'xx' is unknown"):
-        evaluate("double", corpus, output=tmp_path, language="xx", factory=os.abort)
+        evaluate("double", corpus, output=tmp_path / "out", language="xx", factory=os.abort)
+    assert not (tmp_path / "out").exists()

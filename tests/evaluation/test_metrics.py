@@ -109,11 +109,63 @@ def test_one_recording_says_nothing_of_the_spread():
     assert result.wer_interval == (result.wer, result.wer)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize(("num_recordings", "utterances_each"), [(80, 1), (20, 1), (60, 10), (12, 20), (10, 20)])
+def test_the_interval_contains_the_truth_as_often_as_it_says(num_recordings: int, utterances_each: int):
+    """1,000 test sets from one world, in which each recording has an error rate of its own, 10% on average."""
     generator = np.random.default_rng(7)
+    recordings = np.repeat(np.arange(num_recordings), utterances_each)
     num_covered = 0
-    for _ in range(300):
-        lengths = generator.integers(1, 20, 150)
-        low, high = interval(generator.binomial(lengths, 0.1), lengths)
+    for _ in range(1000):
+        lengths = generator.integers(1, 20, len(recordings))
+        rates = generator.beta(2, 18, num_recordings)[recordings]
+        low, high = interval(generator.binomial(lengths, rates), lengths, clusters=recordings.tolist())
         num_covered += low <= 0.1 <= high
-    assert 0.91 <= num_covered / 300 <= 0.98
+    assert 930 <= num_covered <= 970
+
+
+def test_the_percentiles_of_few_recordings_would_be_too_narrow():
+    """Why the interval is not the usual one: the ends of the middle 95% of replicates."""
+    generator = np.random.default_rng(7)
+    recordings, num_covered = np.repeat(np.arange(8), 20), 0
+    for _ in range(400):
+        lengths = generator.integers(1, 20, len(recordings))
+        errors = generator.binomial(lengths, generator.beta(2, 18, 8)[recordings])
+        drawn = generator.multinomial(8, np.full(8, 1 / 8), 500)
+        rates = (drawn @ np.bincount(recordings, errors)) / (drawn @ np.bincount(recordings, lengths))
+        low, high = np.quantile(rates, (0.025, 0.975))
+        num_covered += low <= 0.1 <= high
+    assert num_covered / 400 < 0.92
+
+
+def test_few_recordings_of_which_one_errs_give_a_bounded_interval_that_starts_at_nothing():
+    low, high = interval(np.array([0, 0, 3]), np.array([10, 10, 10]))
+    assert (low, round(high, 1)) == (0.0, 0.5)
+
+
+def test_the_interval_of_invented_words_needs_no_reference_word():
+    low, high = interval(np.array([0, 1, 2, 1]), np.zeros(4, np.int64))
+    assert low < 4 < high
+
+
+def test_a_thousand_random_pairs_agree_with_jiwer():
+    generator = np.random.default_rng(3)
+    vocabulary = ["שלום", "עולם", "בית", "ספר", "ילד", "ילדה", "הלך", "הלכה", "אל", "על"]
+
+    def sentence() -> str:
+        return " ".join(generator.choice(vocabulary, generator.integers(0, 13)))
+
+    references = [sentence() for _ in range(1000)]
+    hypotheses = [sentence() if generator.random() < 0.3 else _disturbed(each, generator) for each in references]
+    ours = score(references, hypotheses)
+    words, characters = jiwer.process_words(references, hypotheses), jiwer.process_characters(references, hypotheses)
+    assert (ours.wer, ours.cer) == (pytest.approx(words.wer), pytest.approx(characters.cer))
+    for name in ("substitutions", "deletions", "insertions", "hits"):
+        assert getattr(ours, name) == getattr(words, name)
+
+
+def _disturbed(sentence: str, generator: np.random.Generator) -> str:
+    """Words lost, doubled and replaced."""
+    words = []
+    for word in sentence.split():
+        words += [[], [word, word], ["אחר"], [word], [word], [word]][generator.integers(6)]
+    return " ".join(words)

@@ -41,7 +41,7 @@ def judge_chunks(
     assert meaning is not None, "the caller asks only where the recipe does"
     if not keys:
         return
-    with reachable(meaning.model, needed=factory is None) as environment:
+    with reachable(meaning.model, needed=factory is None) as (environment, _):
         make = factory or functools.partial(load_transcriber, meaning.model, recipe.inference)
         num_actors, resources = actor_pool(num_chunks=len(keys))
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(

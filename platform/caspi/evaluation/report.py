@@ -37,16 +37,12 @@ def write_report(folder: str | Path, results: Results, *, with_sound: bool = Tru
 def render(results: Results, sound: Sound) -> str:
     """The page of one evaluation as HTML."""
     metrics = results.metrics
-    scored = scored_rows(results)
-    num_perfect = pc.sum(
-        pc.equal(pc.add(pc.add(scored["substitutions"], scored["deletions"]), scored["insertions"]), 0)
-    )
     return fill(
         "report.html.j2",
         {metrics["system"]["name"]: results},
         sound,
         metrics=metrics,
-        num_perfect=num_perfect.as_py(),
+        num_perfect=pc.sum(pc.equal(scored_rows(results)["wer"], 0)).as_py(),
         confusions=confusions(results),
         highest=_highest([part for parts in metrics["slices"].values() for part in parts.values()]),
     )

@@ -8,17 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caspi import audio
 from caspi.corpus.format import Corpus, Utterance
 from caspi.errors import AudioError
+from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
+from caspi.evaluation.hypotheses import Hypotheses
 from caspi.inference.transcription import Transcription
 
 # An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
 _ACTOR_CPUS = 0.75
 _READ_CPUS = 0.25
 
-# A chunk travels decoded, as one block of the object store: 600 s are 38 MB.
+# A chunk travels decoded, as one block of the object store: 600 s are 38 MB. It is also what a kill may lose.
 _MAX_CHUNK_S = 600.0
 _MAX_CHUNK_UTTERANCES = 64
 
@@ -41,36 +44,70 @@ class Chunk:
     first_row: int
     num_rows: int
 
+    @property
+    def name(self) -> str:
+        """A file name, the same for the same rows."""
+        return f"{self.shard.removesuffix('.parquet').replace('/', '-')}-{self.first_row:07d}-{self.num_rows:03d}"
+
+
+CLIPS_WITHOUT_SPEECH = Chunk("clips-without-speech", 0, NUM_CLIPS)
+"""Not of the corpus: `hallucination.make_clips`."""
+
 
 def transcribe_split(
     corpus: Corpus,
-    split: str,
+    index: pa.Table,
     factory: Callable[[], BatchTranscriber],
+    kept: Hypotheses,
     *,
-    limit: int | None = None,
     language: str | None = None,
     environment: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Transcribe a split, or its first `limit` utterances. Rows come in the corpus' order, whichever actor was faster.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Transcribe utterances, and the clips without speech. What `kept` holds already is not transcribed again.
 
     Args:
+        index: rows of the corpus' index, in shard order.
         factory: makes the transcriber, in each actor.
         language: what the model is told. Default: each utterance's own.
         environment: variables that the actors need, for instance where MLflow is.
         on_progress: called with the utterances done and those in all.
 
-    Raises:
-        CorpusError: the split does not exist or holds no utterance.
+    Returns:
+        Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips.
     """
+    chunks = [*plan_chunks(index), CLIPS_WITHOUT_SPEECH]
+    tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
+    missing = [chunk for chunk in chunks if chunk.name not in tables]
+    reading = functools.partial(_read_chunk, Corpus(corpus.path, corpus.manifest), _main_language(index))
+
+    def report() -> None:
+        num_done = sum(len(table) for name, table in tables.items() if name != CLIPS_WITHOUT_SPEECH.name)
+        if on_progress is not None:
+            on_progress(num_done, len(index))
+
+    report()
+    for table in _transcribe(missing, reading, factory, language, environment or {}) if missing else ():
+        name = table["chunk"][0].as_py()
+        kept.write(name, table)  # at once: what is written here no kill can take
+        tables[name] = table
+        report()
+    rows = pa.concat_tables(tables[chunk.name] for chunk in chunks[:-1]).to_pylist()
+    assert [row["utterance_id"] for row in rows] == index["utterance_id"].to_pylist()
+    return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist()
+
+
+def _transcribe(
+    chunks: Sequence[Chunk],
+    reading: Callable[[dict[str, np.ndarray]], pa.Table],
+    factory: Callable[[], BatchTranscriber],
+    language: str | None,
+    environment: Mapping[str, str],
+) -> Any:
+    """The answers to each chunk as a table, as they come."""
     import ray
 
-    index = corpus.index(split).slice(0, limit)
-    chunks = plan_chunks(index)
     num_actors, resources = actor_pool(num_chunks=len(chunks))
-    reading = functools.partial(
-        _read_chunk, Corpus(corpus.path, corpus.manifest)
-    )  # a fresh one: no index to ship along
     # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
     # actors would hold it, and both would wait for ever.
     transcribed = (
@@ -86,13 +123,7 @@ def transcribe_split(
             **resources,
         )
     )
-    rows: list[dict[str, Any]] = []
-    for row in transcribed.iter_rows():
-        rows.append(row)
-        if on_progress is not None:
-            on_progress(len(rows), len(index))
-    place = {utterance_id: position for position, utterance_id in enumerate(index["utterance_id"].to_pylist())}
-    return sorted(rows, key=lambda row: place[row["utterance_id"]])
+    return transcribed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def plan_chunks(index: pa.Table) -> list[Chunk]:
@@ -126,27 +157,23 @@ class TranscribeUtterances:
         for row in rows:
             row["language"] = self._language or row["language"]
         heard = [row for row in rows if row["error"] is None]
-        answers = self._transcriber.transcribe_batch(
-            [np.frombuffer(row["samples"], np.float32) for row in heard], languages=[row["language"] for row in heard]
+        clips = [np.frombuffer(row["samples"], np.float32) for row in heard]
+        answers = (
+            self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in heard]) if heard else []
         )
-        hypotheses = {row["utterance_id"]: answer.text for row, answer in zip(heard, answers, strict=True)}
         ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
-        return pa.Table.from_pylist(
-            [
-                {
-                    **{name: value for name, value in row.items() if name != "samples"},
-                    "hypothesis": hypotheses.get(row["utterance_id"], ""),
-                    "began_unix_s": began,
-                    "ended_unix_s": ended,
-                }
-                for row in rows
-            ],
-            _TRANSCRIBED_SCHEMA,
-        )
+        for row in rows:
+            row.update(hypothesis="", began_unix_s=began, ended_unix_s=ended)
+        for row, answer in zip(heard, answers, strict=True):
+            # One that does not say how long it took answered them all together.
+            latency_s = ended - began if answer.latency_s is None else answer.latency_s
+            row.update(hypothesis=answer.text, latency_s=latency_s)
+        return pa.Table.from_pylist(rows, _TRANSCRIBED_SCHEMA)
 
 
 _READ_SCHEMA = pa.schema(
     [
+        ("chunk", pa.string()),  # the name
         ("utterance_id", pa.string()),
         ("duration_s", pa.float64()),
         ("text", pa.string()),
@@ -162,19 +189,22 @@ _TRANSCRIBED_SCHEMA = pa.schema(
     [
         *(field for field in _READ_SCHEMA if field.name != "samples"),
         ("hypothesis", pa.string()),
-        ("began_unix_s", pa.float64()),
+        ("latency_s", pa.float64()),
+        ("began_unix_s", pa.float64()),  # of the chunk
         ("ended_unix_s", pa.float64()),
     ]
 )
 
 
-def _read_chunk(corpus: Corpus, batch: dict[str, np.ndarray]) -> pa.Table:
+def _read_chunk(corpus: Corpus, main_language: str, batch: dict[str, np.ndarray]) -> pa.Table:
     """Read and decode the rows of one chunk (a batch of one)."""
-    first = int(batch["first_row"][0])
-    rows = range(first, first + int(batch["num_rows"][0]))
-    return pa.Table.from_pylist(
-        [_decode(each) for each in corpus.read_rows(str(batch["shard"][0]), rows)], _READ_SCHEMA
-    )
+    chunk = Chunk(str(batch["shard"][0]), int(batch["first_row"][0]), int(batch["num_rows"][0]))
+    if chunk == CLIPS_WITHOUT_SPEECH:
+        rows = _clips_without_speech(main_language)
+    else:
+        wanted = range(chunk.first_row, chunk.first_row + chunk.num_rows)
+        rows = [_decode(each) for each in corpus.read_rows(chunk.shard, wanted)]
+    return pa.Table.from_pylist([{**row, "chunk": chunk.name} for row in rows], _READ_SCHEMA)
 
 
 def _decode(utterance: Utterance) -> dict[str, Any]:
@@ -184,6 +214,27 @@ def _decode(utterance: Utterance) -> dict[str, Any]:
     except AudioError as error:  # what one bad clip explains; anything else stops the evaluation
         return {**row, "error": error.reason}
     return {**row, "samples": decoded.samples.tobytes()}
+
+
+def _clips_without_speech(language: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "utterance_id": clip.clip_id,
+            "duration_s": len(clip.samples) / audio.SAMPLE_RATE,
+            "text": "",
+            "language": language,
+            "source": clip.kind,
+            "recording_id": clip.clip_id,
+            "samples": clip.samples.tobytes(),
+        }
+        for clip in make_clips()
+    ]
+
+
+def _main_language(index: pa.Table) -> str:
+    """The language of most utterances."""
+    counts = pc.value_counts(index["language"]).to_pylist()
+    return str(max(counts, key=lambda each: each["counts"])["values"])
 
 
 def actor_pool(*, num_chunks: int) -> tuple[int, dict[str, float]]:

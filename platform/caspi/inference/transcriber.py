@@ -1,6 +1,7 @@
 """Speech to text in this process, with transformers."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ class Transcriber:
         contexts = list(prompts) if prompts is not None else [""] * len(clips)
         answers: list[Transcription | None] = [None] * len(clips)
         for batch in batches_by_length([len(clip) for clip in clips], max_samples=self._max_batch_samples):
+            began = time.perf_counter()
             texts = self._generate([clips[i] for i in batch], [names[i] for i in batch], [contexts[i] for i in batch])
+            latency_s = time.perf_counter() - began
             for i, (language, written) in zip(batch, texts, strict=True):
-                answers[i] = Transcription(written, language, len(clips[i]) / audio.SAMPLE_RATE)
+                answers[i] = Transcription(written, language, len(clips[i]) / audio.SAMPLE_RATE, latency_s)
         return [answer for answer in answers if answer is not None]
 
     @property

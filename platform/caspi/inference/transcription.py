@@ -13,3 +13,6 @@ class Transcription:
 
     duration_s: float
     """Seconds of audio that the text covers."""
+
+    latency_s: float | None = None
+    """Wall seconds from handing the clip to the model to its answer; clips of a batch share it. None: not measured."""

@@ -1,0 +1,101 @@
+"""Hypotheses as they come, kept beside the evaluation, so that one that was killed goes on where it stopped.
+
+OUTPUT/hypotheses/
+  request.json    who was asked about what: whoever asks something else must not find these answers
+  CHUNK.arrow     the answers to one chunk, whole or not at all
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from caspi.corpus.commit import hold, write_text
+from caspi.corpus.staging import read_arrow, write_arrow
+from caspi.errors import ResultsError
+from caspi.evaluation.results import Results
+from caspi.tracking.model_files import hash_files
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """The folder of answers to one request."""
+
+    folder: Path
+
+    def read(self, chunk: str) -> pa.Table | None:
+        """The answers to a chunk; None where there are none, or the file is damaged."""
+        path = self._path(chunk)
+        try:
+            return read_arrow(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowInvalid) as error:  # a machine that lost its power may leave half a file
+            logger.warning("transcribing again what cannot be read: %s: %s", path, error)
+            return None
+
+    def write(self, chunk: str, answers: pa.Table) -> None:
+        write_arrow(answers, self._path(chunk))
+
+    def _path(self, chunk: str) -> Path:
+        return self.folder / f"{chunk}.arrow"
+
+
+@contextlib.contextmanager
+def open_hypotheses(output: Path, request: Mapping[str, Any], *, overwrite: bool) -> Iterator[Hypotheses]:
+    """The answers that `output` holds to this request, perhaps none yet. Nobody else may work there meanwhile.
+
+    Raises:
+        ResultsError: `output` holds an evaluation of something else, and `overwrite` is not set; or somebody else
+            evaluates into it.
+    """
+    folder = output / "hypotheses"
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder / "lock", whose="evaluation", error=ResultsError):
+        differing = _differing(output, request)
+        if differing and not overwrite:
+            raise ResultsError(
+                f"{output}: holds another evaluation: {'; '.join(differing)}. "
+                "Choose another folder, or replace it with --overwrite"
+            )
+        if differing:
+            # Answers last: until they are gone the request that stays with them is theirs.
+            for path in (output / "metrics.json", output / "utterances.parquet", *folder.glob("*.arrow")):
+                path.unlink(missing_ok=True)
+        write_text(folder / "request.json", json.dumps(request, ensure_ascii=False, indent=2) + "\n")
+        yield Hypotheses(folder)
+
+
+def fingerprint_model(model: str) -> str:
+    """A hash over the files of a model, or of a file of hypotheses; what lies elsewhere goes by its name."""
+    path = Path(model.partition(":")[2] if model.startswith(("hf:", "file:")) else model).expanduser()
+    if path.is_dir():
+        return hash_files(path).digest
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return model
+
+
+def _differing(output: Path, request: Mapping[str, Any]) -> list[str]:
+    """In what an evaluation that is there differs from this request, for people; nothing if there is none."""
+    try:
+        found = json.loads((output / "hypotheses" / "request.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        if not (output / "metrics.json").exists():
+            return []
+        with contextlib.suppress(ResultsError):
+            return [f"of {Results.read(output).metrics.get('model')}, without the hypotheses that it came from"]
+        return ["written by another version of Caspi"]
+    return [
+        f"{name} {found.get(name)!r} there, {wanted!r} here"
+        for name, wanted in request.items()
+        if found.get(name) != wanted
+    ]
