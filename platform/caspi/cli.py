@@ -62,13 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--output", type=Path, required=True, metavar="RUN")
     train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
 
-    evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus, with a report")
+    evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus or a source, with a report")
     _add_model(evaluate)
-    evaluate.add_argument("--corpus", type=Path, required=True)
-    evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    evaluate.add_argument("--output", type=Path, required=True)
-    evaluate.add_argument("--limit", type=int, help="only so many utterances")
-    command.add_recipe_option(evaluate)
+    command.add_evaluation(evaluate)
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
     _add_model(transcribe)
@@ -204,24 +200,11 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from caspi import evaluation
     from caspi.console import Console
 
-    recipe = command.optional_recipe(args)
-    metrics = evaluation.evaluate(
-        args.model,
-        args.corpus,
-        output=args.output,
-        split=args.split,
-        limit=args.limit,
-        limits=recipe.inference if recipe else None,
-        on_progress=Console().evaluation,
-    )
-    low, high = metrics["wer_interval"]
-    print(
-        f"WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%}), CER {metrics['cer']:.1%}, "
-        f"{metrics['num_utterances']} utterances"
-    )
+    console = Console()
+    metrics = command.evaluate(args, on_progress=console.evaluation, on_preparation=console.preparation)
+    print(command.describe_evaluation(metrics))
     print(f"report: {args.output / 'report.html'}")
 
 

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from caspi.errors import CaspiError
+from caspi.errors import CaspiError, RequestError
 
 if TYPE_CHECKING:
     from caspi.recipe import Recipe
@@ -59,6 +59,53 @@ def add_recipe_option(parser: argparse.ArgumentParser) -> None:
     """`--recipe`, for commands that can do without one."""
     parser.add_argument("--recipe", type=Path, help="take the sections `inference` and `serving` from this recipe")
     add_overrides(parser)
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """What `evaluate` asks for, besides the model."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
+    what.add_argument("--source", metavar="NAME", help="judge this source of --recipe instead, all of it")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="of the corpus; default: test")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for metrics.json and the hypotheses")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation of something else there")
+    parser.add_argument("--limit", type=int, help="only so many utterances")
+    parser.add_argument(
+        "--lenient", action="store_true", help="add scores that forgive spelled numbers and vowel letters"
+    )
+    add_recipe_option(parser)
+
+
+def evaluate(args: argparse.Namespace, **on_progress: Callable[..., None]) -> dict[str, Any]:
+    """Evaluate as `add_evaluation`'s arguments say; returns the metrics.
+
+    Raises:
+        RequestError: the arguments do not go together, or whatever is wrong with what they name.
+    """
+    from caspi import evaluation
+
+    recipe = optional_recipe(args)
+    options = {"limit": args.limit, "lenient": args.lenient, "overwrite": args.overwrite, **on_progress}
+    if args.source is None:
+        limits = recipe.inference if recipe else None
+        options.pop("on_preparation", None)
+        return evaluation.evaluate(
+            args.model, args.corpus, output=args.output, split=args.split or "test", limits=limits, **options
+        )
+    if recipe is None:
+        raise RequestError(f"--source {args.source}: give the recipe that describes it too, with --recipe")
+    if args.split is not None:
+        raise RequestError("--split belongs to --corpus: of a source all is judged")
+    return evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+
+
+def describe_evaluation(metrics: dict[str, Any]) -> str:
+    """One line for people."""
+    low, high = metrics["wer_interval"]
+    return (
+        f"WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%}), CER {metrics['cer']:.1%}, "
+        f"{metrics['num_utterances']} utterances, {metrics['num_failed']} could not be used"
+    )
 
 
 def optional_recipe(args: argparse.Namespace) -> "Recipe | None":

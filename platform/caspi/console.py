@@ -81,8 +81,6 @@ class Console:
 
     def evaluation(self, done: int, total: int) -> None:
         """Utterances of a split."""
-        if done == 1:
-            self._last = time.monotonic()
         if self._is_time(done == total):
             self.line(f"transcribed {done}/{total} utterances")
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caspi.corpus.format import Corpus
-from caspi.errors import CorpusError, RequestError
+from caspi.errors import CorpusError, RequestError, ResultsError
 from caspi.evaluation import evaluate, score, transcribing
 from caspi.inference.transcription import Transcription
 from tests.evaluation.conftest import make_row, write_corpus
@@ -49,12 +49,19 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
     assert list(metrics["slices"]["duration"]) == ["0-2 s", "2-5 s", "5-10 s", "10-20 s"]
     assert sum(part["num_utterances"] for part in metrics["slices"]["duration"].values()) == 11
     assert metrics["rtfx"] > 0
+    assert 0 < metrics["latency_s"]["p50"] <= metrics["latency_s"]["p95"]
+    assert metrics["system"] == {"name": "double", "kind": "caspi"}
+    assert metrics["hallucination"]["by_kind"]["noise"]["num_hallucinated"] == 12, "the double hears 0 in everything"
+    assert metrics["hallucination"]["words_on_silence"] == 3 * (20 + 1)
 
     rows = pq.read_table(output / "utterances.parquet").to_pylist()
     assert [row["utterance_id"] for row in rows] == corpus.index("test")["utterance_id"].to_pylist()
     assert rows[3]["hypothesis"] == "המספר היה שלוש"
     assert rows[3]["wer"] == pytest.approx(2 / 3)
     assert rows[0]["speaker_id"] == "דנה"
+    assert (rows[0]["shard"], rows[0]["row"], rows[11]["row"]) == ("test/shard-00000.parquet", 0, 3)
+    assert rows[3]["slices"][:2] == ["source=odd", "duration=2-5 s"]
+    assert (rows[5]["slices"], rows[5]["latency_s"]) == (None, None)
     assert (rows[5]["error"], rows[5]["hypothesis"], rows[5]["wer"]) == ("undecodable_audio", None, None)
     usable = [row for row in rows if row["error"] is None]
     again = score(
@@ -93,6 +100,33 @@ def test_a_limit_takes_the_first_utterances_of_the_split(corpus: Corpus, tmp_pat
     assert rows == corpus.index("test")["utterance_id"].to_pylist()[:5]
     assert metrics["num_utterances"] == 5
     assert seen[-1] == (5, 5)
+
+
+def test_an_evaluation_that_came_to_its_end_only_scores_again(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    again = evaluate("double", corpus, output=tmp_path, factory=os.abort, lenient=True)
+    assert again.pop("scores").keys() - first.pop("scores").keys() == {"lenient_numbers", "lenient_spelling"}
+    assert again == first
+
+
+def test_another_evaluation_is_replaced_only_when_asked_to(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    with pytest.raises(ResultsError, match=r"language None there, 'he' here\. Choose another folder, or .*--overwrite"):
+        evaluate("double", corpus, output=tmp_path, language="he", factory=os.abort)
+    assert json.loads((tmp_path / "metrics.json").read_text())["wer"] == first["wer"]
+    (tmp_path / "hypotheses" / "request.json").unlink()
+    with pytest.raises(ResultsError, match="another evaluation: of double, without the hypotheses"):
+        evaluate("double", corpus, output=tmp_path, factory=os.abort)
+    again = evaluate("double", corpus, output=tmp_path, language="he", factory=HearsTheLevel, overwrite=True)
+    assert again["wer"] == first["wer"]
+
+
+def test_answers_that_were_damaged_are_asked_for_again(corpus: Corpus, tmp_path: Path):
+    first = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    for part in (tmp_path / "hypotheses").glob("*.arrow"):
+        part.write_bytes(part.read_bytes()[:100])
+    again = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    assert (again["wer"], again["test_set"]) == (first["wer"], first["test_set"])
 
 
 def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):

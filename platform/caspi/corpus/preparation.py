@@ -148,9 +148,14 @@ class Preparer:
         if leak:
             return self._refuse(utterance_id, ("in_evaluation_set", leak), text, sound, start_s, end_s)
         return Prepared(
-            utterance_id, encoded, duration_s, text, start_s, end_s, span.speaker_id, previous,
+            utterance_id, encoded, duration_s, self._kept_text(span, text), start_s, end_s, span.speaker_id, previous,
             measures, audio_digest, speech_s, sound.audio.native_sample_rate or rate, sound.audio.codec or "unknown",
         )  # fmt: skip
+
+    def _kept_text(self, span: Span, normalized: str) -> str:
+        if self._data.transcripts == "normalized":
+            return normalized
+        return span.text.encode("utf-8", "replace").decode()  # without lone surrogates, which no file could hold
 
     def _trim(self, span: Span, sound: Sound) -> tuple[float, float, float | None]:
         """Start, end and seconds of speech of what is left of a span."""

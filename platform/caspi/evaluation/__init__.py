@@ -2,5 +2,7 @@
 
 from caspi.evaluation.evaluate import evaluate
 from caspi.evaluation.metrics import Score, score
+from caspi.evaluation.results import Results
+from caspi.evaluation.sources import evaluate_source
 
-__all__ = ["Score", "evaluate", "score"]
+__all__ = ["Results", "Score", "evaluate", "evaluate_source", "score"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from caspi import ray_session, settings, text, tracking
 from caspi.corpus.format import Corpus
@@ -33,6 +34,7 @@ def evaluate(
     factory: Factory | None = None,
     lenient: bool = False,
     overwrite: bool = False,
+    with_rejected: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Transcribe a split and write `metrics.json`, `utterances.parquet` and `report.html`. Returns the metrics.
@@ -48,6 +50,7 @@ def evaluate(
         factory: makes the transcriber instead of `caspi.Transcriber.load(model)`.
         lenient: add scores that forgive how numbers and vowel letters are written.
         overwrite: replace an evaluation of something else that `output` holds.
+        with_rejected: count what preparing refused among the clips that could not be used, with its reasons.
         on_progress: called with the utterances done and those in all.
 
     Raises:
@@ -80,6 +83,8 @@ def evaluate(
                 on_progress=on_progress,
             )
             _add_places(rows, index)
+            if with_rejected:
+                rows += _rejected(corpus)
             metrics = judge(rows, clips, lenient=lenient, what=f"{corpus.path}: its {split} split") | {
                 "split": split,
                 "model": str(model),
@@ -132,3 +137,20 @@ def _add_places(rows: list[Row], index: pa.Table) -> None:
     """What the index knows of each utterance beyond the answer. Rows are in its order."""
     for row, place in zip(rows, index.select(["shard", "row", "snr_db"]).to_pylist(), strict=True):
         row.update(place)
+
+
+def _rejected(corpus: Corpus) -> list[Row]:
+    """What preparing refused, as rows that could not be used."""
+    return [
+        {
+            "utterance_id": refusal["utterance_id"] or refusal["recording_id"],
+            "text": refusal["text"] or "",
+            "hypothesis": "",
+            "language": corpus.manifest["language"],
+            "source": refusal["source"],
+            "recording_id": refusal["recording_id"],
+            "duration_s": None if refusal["start_s"] is None else refusal["end_s"] - refusal["start_s"],
+            "error": refusal["reason"],
+        }
+        for refusal in pq.read_table(corpus.path / "rejected.parquet").to_pylist()
+    ]

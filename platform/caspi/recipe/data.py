@@ -159,6 +159,10 @@ class Data(Section):
     sources: tuple[Source, ...] = Field(min_length=1)
     """Where speech comes from. Paths are relative to the recipe."""
 
+    transcripts: Literal["normalized", "as_written"] = "normalized"
+    """`normalized`: what a model should learn to write. `as_written`: as the source has it, for test sets that others
+    score by a normalization of their own."""
+
     decoding: Decoding = Decoding()
     cutting: Cutting = Cutting()
     filters: Filters = Filters()

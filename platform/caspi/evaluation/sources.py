@@ -1,0 +1,84 @@
+"""A source of a recipe as a test set: judged whole, with the texts as they were written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from caspi.corpus import prepare
+from caspi.corpus.pipeline import Progress
+from caspi.corpus.sources import name_sources
+from caspi.errors import RequestError
+from caspi.evaluation.evaluate import evaluate
+from caspi.recipe import Recipe
+from caspi.recipe.data import Data, Filters
+from caspi.recipe.sources import Source
+
+
+def evaluate_source(
+    model: str | Path,
+    recipe: Recipe,
+    name: str,
+    *,
+    output: str | Path,
+    on_preparation: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Judge a model on one of a recipe's sources, or of its evaluation sets. Returns the metrics.
+
+    The source is prepared into `OUTPUT/corpus/NAME`, all of it as the test split. No filter of the recipe drops
+    anything, but those by which the source itself says that a transcript is not one. What cannot be judged nevertheless
+    (damaged audio, no text) is counted in `num_failed`.
+
+    Args:
+        on_preparation: called as chunks are prepared.
+        options: as for `evaluate`.
+
+    Raises:
+        RequestError: the recipe has no such source, or what `prepare` and `evaluate` refuse.
+    """
+    output = Path(output).expanduser().absolute()
+    data = as_test_set(recipe.data, name)
+    folder = output / "corpus" / name
+    prepare_it = recipe.model_copy(update={"data": data})
+    corpus = prepare(prepare_it, folder, on_progress=on_preparation, update=(folder / "manifest.json").exists())
+    return evaluate(model, corpus, output=output, split="test", limits=recipe.inference, with_rejected=True, **options)
+
+
+def as_test_set(data: Data, name: str) -> Data:
+    """The settings that prepare one source, and nothing else, as a test set.
+
+    Raises:
+        RequestError: there is no such source.
+    """
+    source = _find(data, name).model_copy(update={"split": "test", "name": name})
+    filters = data.filters
+    return data.model_copy(
+        update={
+            "sources": (source,),
+            "evaluation_sets": None,
+            "meaning": None,
+            "transcripts": "as_written",
+            "filters": Filters(
+                min_duration_s=0,
+                max_duration_s=1200,  # what Qwen3-ASR takes
+                min_chars_per_s=0,
+                max_chars_per_s=1e9,
+                min_quality_score=filters.min_quality_score,
+                refused_flags=filters.refused_flags,
+                min_script_share=0,
+                min_level_dbfs=-1000,
+                max_clipped_share=1,
+                refuse_duplicate_audio=False,
+            ),
+        }
+    )
+
+
+def _find(data: Data, name: str) -> Source:
+    held_out = data.evaluation_sets.sources if data.evaluation_sets else ()
+    named = dict(zip(name_sources(held_out), held_out, strict=True)) | dict(
+        zip(name_sources(data.sources), data.sources, strict=True)
+    )
+    if name not in named:
+        raise RequestError(f"the recipe has no source called {name!r}; it has {', '.join(sorted(named))}")
+    return named[name]

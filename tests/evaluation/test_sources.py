@@ -1,0 +1,71 @@
+"""A source of a recipe, judged whole."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from caspi.errors import RequestError, ResultsError
+from caspi.evaluation import evaluate_source
+from caspi.evaluation.sources import as_test_set
+from caspi.inference.transcription import Transcription
+from caspi.recipe import Recipe
+from caspi.recipe.loading import parse_recipe
+from tests.corpus.conftest import tone, write_jsonl
+
+
+class SaysTheSame:
+    """Writes gershayim as most transcripts do."""
+
+    def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
+        return [Transcription('צה"ל הודיע', "Hebrew", 1.0) for _ in clips]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """A training recipe whose filters would refuse half of its test set, and forbid training on it."""
+    texts = ["צה״ל הודיע", "צה״ל הודיע", "Thank you", "", "צה״ל הודיע"]
+    for number in range(len(texts)):
+        (tmp_path / f"{number}.wav").write_bytes(tone(2.0, frequency=100 + number % 4) if number < 4 else b"RIFF")
+    (tmp_path / "4.wav").write_bytes(b"not audio")
+    write_jsonl(
+        tmp_path / "heard.jsonl",
+        [{"id": f"u{number}", "audio": f"{number}.wav", "text": text} for number, text in enumerate(texts)],
+    )
+    heard = {"kind": "jsonl", "path": "heard.jsonl", "name": "heard"}
+    return parse_recipe(
+        {
+            "name": "train",
+            "data": {
+                "sources": [{"kind": "jsonl", "path": "speech.jsonl", "name": "speech"}],
+                "evaluation_sets": {"sources": [heard]},
+                "filters": {"max_duration_s": 1.0, "min_chars_per_s": 30},
+            },
+        },
+        base=tmp_path,
+    )
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_a_source_is_judged_whole_with_the_texts_as_they_were_written(recipe: Recipe, tmp_path: Path):
+    output = tmp_path / "out"
+    metrics = evaluate_source("double", recipe, "heard", output=output, factory=SaysTheSame)
+    assert (metrics["num_utterances"], metrics["num_failed"]) == (3, 2)
+    assert metrics["failed_by_reason"] == {"empty_text": 1, "undecodable_audio": 1}
+    assert metrics["test_set"]["num_utterances"] == 5
+    assert metrics["scores"]["caspi"]["word_errors"] == 2, "only `Thank you` was heard as something else"
+    assert metrics["scores"]["ivrit"]["word_errors"] == 6, "their normalization sees U+05F4 as it was written"
+    rows = {row["utterance_id"]: row for row in pq.read_table(output / "utterances.parquet").to_pylist()}
+    assert rows["u0"]["reference"] == "צה״ל הודיע"
+    assert rows["u4"]["error"] == "undecodable_audio"
+
+    again = evaluate_source("double", recipe, "heard", output=output, factory=SaysTheSame)
+    assert again["test_set"] == metrics["test_set"]
+    with pytest.raises(ResultsError, match="holds another evaluation: model 'double' there, 'another' here"):
+        evaluate_source("another", recipe, "heard", output=output, factory=SaysTheSame)
+
+
+def test_a_source_that_is_not_there_is_named_with_those_that_are(recipe: Recipe):
+    with pytest.raises(RequestError, match="no source called 'haerd'; it has heard, speech"):
+        as_test_set(recipe.data, "haerd")
