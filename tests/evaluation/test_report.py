@@ -153,7 +153,7 @@ def click(tab: Browser, selector: str) -> None:
 def test_words_stand_above_what_was_heard_instead(show: Open):
     tab = show(example())
     search(tab, "u1")
-    words = "[...document.querySelectorAll('#rows .word')].map(word => [...word.children].map(each => each.textContent.trim()))"
+    words = "[...document.querySelectorAll('#rows .word')].map(w => [...w.children].map(e => e.textContent.trim()))"
     assert tab.run(words) == [["הודיע", "heard as אודיע"], ["היום", "not heard"]]
     assert tab.run("document.querySelector('#rows .said').firstChild.textContent") == "צהל "
     assert tab.run("getComputedStyle(document.querySelector('#rows .said')).direction") == "rtl"

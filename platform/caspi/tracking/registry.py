@@ -14,7 +14,7 @@ from caspi.tracking.provenance import code_version
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 
-_DIGEST_TAG = "caspi.model_digest"
+DIGEST_TAG = "caspi.model_digest"
 _REGISTRATIONS = "caspi-registrations"  # the experiment of models that no run of ours uploaded
 _METRICS_AS_TAGS = (
     "wer", "cer", "wer_interval", "substitutions", "deletions", "insertions", "reference_words", "num_utterances",
@@ -42,7 +42,7 @@ def log_model_files(uri: str, run_id: str, folder: str | Path) -> str:
             raise TrackingError(
                 f"MLflow at {uri}: run {run_id} holds other sizes than were sent of {', '.join(wrong)}; try again"
             )
-        mlflow.set_tag(run_id, _DIGEST_TAG, files.digest)
+        mlflow.set_tag(run_id, DIGEST_TAG, files.digest)
     return files.digest
 
 
@@ -57,7 +57,7 @@ def register(uri: str, name: str, run_id: str, *, tags: Mapping[str, str] | None
         from mlflow.exceptions import MlflowException
 
         run = mlflow.get_run(run_id)
-        digest = run.data.tags.get(_DIGEST_TAG)
+        digest = run.data.tags.get(DIGEST_TAG)
         if digest is None:
             raise ModelError(f"runs:/{run_id}/{MODEL_ARTIFACT}: the run holds no model that Caspi uploaded")
         try:
@@ -131,7 +131,7 @@ def _run_that_holds(folder: Path, name: str, uri: str) -> str:
     digest = read_model_files(folder).digest
     with client(uri) as mlflow:
         experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
-        runs = mlflow.search_runs(experiments, f"tags.`{_DIGEST_TAG}` = '{digest}'", max_results=1)
+        runs = mlflow.search_runs(experiments, f"tags.`{DIGEST_TAG}` = '{digest}'", max_results=1)
         if runs:
             return str(runs[0].info.run_id)
         experiment = mlflow.get_experiment_by_name(_REGISTRATIONS)
