@@ -79,26 +79,29 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace, **on_progress: Callable[..., None]) -> dict[str, Any]:
-    """Evaluate as `add_evaluation`'s arguments say; returns the metrics.
+    """Evaluate as `add_evaluation`'s arguments say, and let MLflow know; returns the metrics.
 
     Raises:
         RequestError: the arguments do not go together, or whatever is wrong with what they name.
     """
-    from caspi import evaluation
+    from caspi import evaluation, tracking
 
     recipe = optional_recipe(args)
     options = {"limit": args.limit, "lenient": args.lenient, "overwrite": args.overwrite, **on_progress}
     if args.source is None:
         limits = recipe.inference if recipe else None
         options.pop("on_preparation", None)
-        return evaluation.evaluate(
+        metrics = evaluation.evaluate(
             args.model, args.corpus, output=args.output, split=args.split or "test", limits=limits, **options
         )
-    if recipe is None:
+    elif recipe is None:
         raise RequestError(f"--source {args.source}: give the recipe that describes it too, with --recipe")
-    if args.split is not None:
+    elif args.split is not None:
         raise RequestError("--split belongs to --corpus: of a source all is judged")
-    return evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+    else:
+        metrics = evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+    tracking.record_evaluation(args.output)
+    return metrics
 
 
 def describe_test_sets(output: Path) -> str:

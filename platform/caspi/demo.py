@@ -147,6 +147,7 @@ def _evaluate(demo: Demo, recipe: Recipe, corpus: Corpus) -> None:
                 limits=recipe.inference,
                 on_progress=demo.console.evaluation,
             )
+            tracking.record_evaluation(demo.output / folder)
             low, high = metrics["wer_interval"]
             demo.console.line(f"run/{model}: WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%})")
             demo.figures[key] = metrics["wer"]

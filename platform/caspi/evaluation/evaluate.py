@@ -12,7 +12,7 @@ from caspi import ray_session, settings, text, tracking
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
 from caspi.evaluation.hypotheses import fingerprint_model, open_hypotheses
-from caspi.evaluation.report import render
+from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.scoring import Row, score_rows, summarize
 from caspi.evaluation.systems import AnswersById, BatchTranscriber, open_system
@@ -101,7 +101,9 @@ def evaluate(
                 "corpus": str(corpus.path),
                 "corpus_fingerprint": corpus.fingerprint,
             }
-            _write(output, Results.of_rows(metrics, rows))
+            results = Results.of_rows(metrics, rows)
+            write_report(output, results)
+            results.write(output)
     return metrics
 
 
@@ -153,8 +155,3 @@ def _rejected(corpus: Corpus) -> list[Row]:
         }
         for refusal in pq.read_table(corpus.path / "rejected.parquet").to_pylist()
     ]
-
-
-def _write(output: Path, results: Results) -> None:
-    (output / "report.html").write_text(render(results.metrics, results.utterances.to_pylist()), encoding="utf-8")
-    results.write(output)

@@ -16,6 +16,7 @@ from caspi.evaluation.results import Results
 from caspi.recipe import parse_recipe
 from caspi.recipe.gate import Gate
 from caspi.tracking.client import client
+from caspi.tracking.evaluation import store_evaluation
 from caspi.tracking.model_files import read_model_files
 from caspi.tracking.model_uri import MODEL_ARTIFACT, is_uri, run_and_path
 from caspi.tracking.provenance import code_version
@@ -198,16 +199,10 @@ def _check_is_of(evaluation: Results, run_id: str, uri: str) -> None:
 
 
 def _store_evaluation(uri: str, name: str, version: int, folder: Path, results: Results) -> None:
-    """The three files of an evaluation as artifacts of the model's run; the headline as tags of the version.
-
-    Tags are seen where versions are listed, and so compared.
-    """
-    artifact_path = f"{_place(name, version)}/evaluation"
+    """An evaluation with the model's run, and its headline as tags of the version: seen where versions are listed."""
     with client(uri) as mlflow:
         run_id = mlflow.get_model_version(name, str(version)).run_id
-        for file in ("metrics.json", "utterances.parquet", "report.html"):
-            if (folder / file).is_file():
-                mlflow.log_artifact(run_id, str(folder / file), artifact_path)
+        artifact_path = store_evaluation(mlflow, run_id, folder, results.metrics)
     _tag(uri, name, version, _metric_tags(results.metrics) | {_EVALUATION_TAG: artifact_path})
 
 
@@ -240,7 +235,7 @@ def _store_verdict(
         "gate": gate.model_dump(mode="json"),
         **verdict.to_dict(),
     }
-    artifact_path = f"{_place(name, version)}/verdicts/{asked:%Y%m%dT%H%M%S.%fZ}"
+    artifact_path = f"promotion/{name}-{version}/{asked:%Y%m%dT%H%M%S.%fZ}"
     with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "verdict.json").write_text(json.dumps(record, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -250,10 +245,6 @@ def _store_verdict(
         mlflow.log_artifacts(run_id, str(folder), artifact_path)
     answer = "passed" if verdict.passed else "refused"
     _tag(uri, name, version, {_GATE_TAG: answer, "caspi.verdict": f"{artifact_path}/verdict.json"})
-
-
-def _place(name: str, version: int) -> str:
-    return f"promotion/{name}-{version}"
 
 
 def _tag(uri: str, name: str, version: int, tags: Mapping[str, str]) -> None:
