@@ -27,6 +27,9 @@ _READ_CPUS = 0.25
 _MAX_CHUNK_S = 600.0
 _MAX_CHUNK_UTTERANCES = 64
 
+# Ray Data gives up after half an hour in which no chunk came to its end; a large model on a CPU takes longer for one.
+_NO_PROGRESS_S = 6 * 3600
+
 CRASHED = "transcriber_crashed"
 """Why a clip could not be used: the processes that transcribed it died."""
 
@@ -124,6 +127,7 @@ def _transcribe(
             **resources,
         )
     )
+    transcribed.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
     with witness.told(watching):
         yield from transcribed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
