@@ -123,7 +123,7 @@ def test_another_evaluation_is_replaced_only_when_asked_to(corpus: Corpus, tmp_p
         evaluate("double", corpus, output=tmp_path, language="he", factory=os.abort)
     assert json.loads((tmp_path / "metrics.json").read_text())["wer"] == first["wer"]
     (tmp_path / "hypotheses" / "request.json").unlink()
-    with pytest.raises(ResultsError, match="another evaluation: of double, without the hypotheses"):
+    with pytest.raises(ResultsError, match="another evaluation: one without the hypotheses that it came from"):
         evaluate("double", corpus, output=tmp_path, factory=os.abort)
     again = evaluate("double", corpus, output=tmp_path, language="he", factory=HearsTheLevel, overwrite=True)
     assert again["wer"] == first["wer"]
@@ -149,6 +149,20 @@ def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_ar
 def test_a_model_that_is_not_there_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
     with pytest.raises(ModelError, match=r"^\S+/nowhere: no such model; expected a folder"):
         evaluate(tmp_path / "nowhere", corpus, output=tmp_path / "out")
+
+
+def test_a_model_that_was_moved_is_the_same_and_a_mistyped_one_leaves_no_mark(corpus: Corpus, tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"1")
+    with pytest.raises(RequestError, match="no Hebrew"):
+        evaluate(tmp_path, corpus, output=tmp_path / "out", factory=Refuses)
+    first = evaluate(tmp_path / "model", corpus, output=tmp_path / "out", factory=HearsTheLevel)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    again = evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
+    assert again["wer"] == first["wer"]
+    (tmp_path / "moved" / "weights").write_bytes(b"2")
+    with pytest.raises(ResultsError, match=r"model_fingerprint .* there, .* here"):
+        evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
 
 
 def test_what_a_transcriber_refuses_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
