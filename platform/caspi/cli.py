@@ -9,7 +9,6 @@ from caspi import command
 from caspi.errors import RequestError
 
 _MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
-_SYSTEM = f"{_MODEL}, hf:FOLDER, https://HOST/v1#MODEL, or file:HYPOTHESES"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,13 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
 
     compare = _add(commands, "compare", _compare, "models on the same utterances: who is better, and how sure that is")
-    compare.add_argument(
-        "systems", nargs="+", metavar="[NAME=]SYSTEM", help=f"a folder that `caspi evaluate` wrote, or {_SYSTEM}"
-    )
-    compare.add_argument("--output", type=Path, required=True, metavar="DIR")
-    compare.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
-    compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    command.add_recipe_option(compare)
+    command.add_comparison(compare)
 
     promote = _add(commands, "promote", _promote, "register a model; champion it becomes if the gate lets it")
     _add_model(promote)
@@ -98,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_recipe_option(serve)
 
     submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
-    submit.add_argument("job", help="prepare_corpus, train_model, evaluate_model, promote_model or serve_model")
+    submit.add_argument("job", help="the name of a file in jobs/, such as train_model")
     submit.add_argument("recipe", type=Path, nargs="?", help="for the jobs that take one")
     command.add_overrides(submit)
     submit.add_argument("--address", required=True, help="the cluster's dashboard, for instance http://127.0.0.1:8265")
@@ -234,19 +227,8 @@ def _transcribe(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from caspi.console import Console
-    from caspi.evaluation.compare_systems import compare_systems, describe
 
-    recipe = command.optional_recipe(args)
-    comparison = compare_systems(
-        args.systems,
-        output=args.output,
-        corpus=args.corpus,
-        split=args.split,
-        limits=recipe.inference if recipe else None,
-        on_progress=Console().evaluation,
-    )
-    print(describe(comparison))
-    print(f"figures: {args.output / 'comparison.json'}")
+    command.compare(args, on_progress=Console().evaluation)
 
 
 def _promote(args: argparse.Namespace) -> None:

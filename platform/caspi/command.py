@@ -137,6 +137,37 @@ def optional_recipe(args: argparse.Namespace) -> "Recipe | None":
     return None
 
 
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """What `compare` asks for."""
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        metavar="[NAME=]SYSTEM",
+        help="a folder that `caspi evaluate` wrote, a model, hf:FOLDER, https://HOST/v1#MODEL, or file:HYPOTHESES",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for comparison.json and the page")
+    parser.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    add_recipe_option(parser)
+
+
+def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Compare as `add_comparison`'s arguments say, and say what came of it."""
+    from caspi.evaluation.compare_systems import compare_systems, describe
+
+    recipe = optional_recipe(args)
+    comparison = compare_systems(
+        args.systems,
+        output=args.output,
+        corpus=args.corpus,
+        split=args.split,
+        limits=recipe.inference if recipe else None,
+        on_progress=on_progress,
+    )
+    print(describe(comparison))
+    print(f"figures: {args.output / 'comparison.json'}")
+
+
 def add_promotion(parser: argparse.ArgumentParser) -> None:
     """What `caspi promote` and its job ask, besides the model."""
     parser.add_argument("--name", required=True, help="the registered model's name")

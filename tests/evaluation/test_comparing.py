@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caspi.errors import RequestError, ResultsError
-from caspi.evaluation.comparing import _p_values, _probability_lower, compare
+from caspi.evaluation.comparing import compare
 from caspi.evaluation.metrics import difference_interval, interval
 from tests.evaluation.made_up import Answers, evaluated
 
@@ -144,29 +144,6 @@ def test_both_files_are_written(tmp_path: Path):
     comparison.write(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == comparison.summary
     assert pq.read_table(tmp_path / "out" / "comparison.parquet").equals(comparison.utterances)
-
-
-def test_the_p_value_is_that_of_all_ways_to_swap_the_two():
-    # Of the 8 ways to give three recordings' differences a sign, 2 are as far from 0 as all of one sign.
-    assert _p_values(np.array([[1.0], [1.0], [2.0]]))[0] == pytest.approx(2 / 8, abs=0.02)
-    assert _p_values(np.array([[0.0], [0.0]]))[0] == 1
-
-
-@pytest.mark.parametrize("num_recordings", [10, 60])
-def test_without_a_difference_one_in_twenty_is_taken_for_one(num_recordings: int):
-    """Each column is a test set of its own: recordings of different lengths, errors of either system alike."""
-    random = np.random.default_rng(5)
-    scale = random.lognormal(0, 1, (num_recordings, 2000))
-    sums = np.round(10 * scale * random.normal(size=(num_recordings, 2000)))
-    assert np.mean(_p_values(sums) < 0.05) == pytest.approx(0.05, abs=0.015)
-
-
-def test_probabilities_are_spread_evenly_where_there_is_no_difference():
-    sums = np.round(100 * np.random.default_rng(6).normal(size=(50, 2000)))
-    probabilities = _probability_lower(sums)
-    assert probabilities is not None
-    assert np.mean(probabilities < 0.25) == pytest.approx(0.25, abs=0.04)
-    assert np.mean(probabilities > 0.975) == pytest.approx(0.025, abs=0.015)
 
 
 @pytest.mark.parametrize("num_recordings", [12, 100])

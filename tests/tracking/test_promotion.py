@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from caspi.cli import main
 from caspi.corpus.format import Corpus
 from caspi.errors import GateError, ModelError, RecipeError, ResultsError
+from caspi.evaluation.hypotheses import fingerprint_model
 from caspi.evaluation.results import Results
 from caspi.recipe import Recipe, parse_recipe
 from caspi.recipe.gate import Gate
@@ -174,6 +176,33 @@ def test_the_same_files_are_the_same_version_and_other_aliases_have_champions_of
     assert version_at(mlflow_uri, "he-again", "trial") == 2
     assert version_at(mlflow_uri, "he-again", "champion") == 1
     assert promote("models:/he-again@trial", "he-again", uri=mlflow_uri, alias="candidate").version == 2
+
+
+def test_a_model_is_known_by_its_files_wherever_they_lie(mlflow_uri: str, tmp_path: Path):
+    model = write_run(tmp_path / "run", weight=7, num_wrong=0)
+    promote(model, "he-known", uri=mlflow_uri)
+    (model / ".hidden").touch()
+    digest = read_model_files(model).digest
+    assert fingerprint_model(str(model)) == digest
+    assert fingerprint_model(str(resolve("models:/he-known@champion", uri=mlflow_uri))) == digest
+
+
+def test_the_command_line_says_what_the_gate_said(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    first, worse, better = (
+        str(write_run(tmp_path / f"{number}", weight=number, num_wrong=wrong))
+        for number, wrong in enumerate((9, 30, 1))
+    )
+    assert main(["promote", "--model", first, "--name", "he-shell"]) == 0
+    assert main(["promote", "--model", worse, "--name", "he-shell"]) == 1
+    assert "caspi: models:/he-shell@champion stays version 1" in capsys.readouterr().err
+    assert main(["promote", "--model", better, "--name", "he-shell"]) == 0
+    assert "wer: 0.25%, the champion's 2.25%: -2.00 points" in capsys.readouterr().out
+    assert main(["rollback", "--name", "he-shell"]) == 0
+    assert "was version 3 and is version 1 again" in capsys.readouterr().out
+    assert main(["rollback", "--name", "he-shell"]) == 2
 
 
 def test_an_evaluation_of_another_model_speaks_for_nobody(mlflow_uri: str, tmp_path: Path):

@@ -3,12 +3,12 @@
 Errors are compared utterance by utterance, so what makes a test set hard for all cancels out. Recordings are resampled
 whole, with the same draws for every pair and slice.
 
-Legend: `S` systems, `U` utterances, `C` recordings, `R` draws, `K` differences: every pair of systems in every slice.
+Legend: `S` systems, `P` pairs of them, `U` utterances, `C` recordings.
 """
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,8 @@ import pyarrow.parquet as pq
 
 from caspi.errors import RequestError, ResultsError
 from caspi.evaluation.metrics import ErrorCounts, difference_interval, interval, pool
+from caspi.evaluation.resampling import holm, p_values, probability_lower
 from caspi.evaluation.results import Results, fingerprint_test_set
-
-# Enough for a slice to be told apart from chance when a hundred of them are looked at.
-_NUM_DRAWS = 10_000
-_SEED = 20240229  # any: what counts is that the same texts give the same figures
-# Of a draw, a value per recording; so many of them at once are 64 MB.
-_MAX_VALUES = 8_000_000
 
 _NUM_CHANGED_LISTED = 50
 _WHOLE = ""
@@ -217,7 +212,7 @@ def _pairs(
     pairs = list(itertools.combinations(range(len(names)), 2))
     differences = np.stack([word_errors[later] - word_errors[earlier] for earlier, later in pairs])  # (P, U)
     sums = _sums_by_recording(differences, clusters, slices)  # (C, P, slices)
-    better, by_chance = _probability_lower(sums), _p_values(sums)
+    better, by_chance = probability_lower(sums), p_values(sums)
     words = _numbers(tables[0], "reference_words")
     found = []
     for place, (earlier, later) in enumerate(pairs):
@@ -232,7 +227,9 @@ def _pairs(
                 "p_value": float(by_chance[place, column]),
             }
         whole = parts.pop(_WHOLE)
-        _add_holm(parts)
+        corrected = holm([part["p_value"] for part in parts.values()])
+        for part, p_value in zip(parts.values(), corrected, strict=True):
+            part["p_value_holm"] = p_value
         found.append(
             {
                 "baseline": names[earlier],
@@ -279,70 +276,6 @@ def _sums_by_recording(differences: np.ndarray, clusters: np.ndarray, slices: Ma
     for column, chosen in enumerate(slices.values()):
         np.add.at(sums[:, :, column], clusters[chosen], differences[:, chosen].T)
     return sums
-
-
-def _probability_lower(sums: np.ndarray) -> np.ndarray | None:
-    """(C, ...) -> (...): the share of bootstrap samples of recordings in which the sum is below 0; ties count half.
-
-    None with a single recording, of whose like nothing is known.
-    """
-    num_recordings = len(sums)
-    if num_recordings < 2:
-        return None
-
-    def counts(generator: np.random.Generator, num_draws: int) -> np.ndarray:
-        """How often each recording is drawn, (num_draws, C)."""
-        drawn = generator.integers(0, num_recordings, (num_draws, num_recordings))
-        drawn += num_recordings * np.arange(num_draws)[:, None]
-        return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-
-    lower = _total_over_draws(sums, counts, lambda drawn: (drawn < 0) + 0.5 * (drawn == 0))
-    return lower / _NUM_DRAWS
-
-
-def _p_values(sums: np.ndarray) -> np.ndarray:
-    """(C, ...) -> (...): how likely a difference as large as this, either way, is if the two systems are as good.
-
-    Then, in every recording, it is by chance which of the two did which: a randomization test, valid with few
-    recordings too (Noreen, "Computer-intensive methods for testing hypotheses", 1989).
-    """
-    size = np.abs(sums.sum(0))
-
-    def signs(generator: np.random.Generator, num_draws: int) -> np.ndarray:
-        return generator.integers(0, 2, (num_draws, len(sums)), dtype=np.int8) * 2 - 1
-
-    as_large = _total_over_draws(sums, signs, lambda drawn: np.abs(drawn) >= size)
-    return (as_large + 1) / (_NUM_DRAWS + 1)
-
-
-def _total_over_draws(
-    sums: np.ndarray,
-    draw: Callable[[np.random.Generator, int], np.ndarray],
-    count: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Weigh the recordings by draws (R, C), and add up over all draws what `count` makes of their sums (R, ...)."""
-    num_recordings = len(sums)
-    flat = sums.reshape(num_recordings, -1)  # (C, K)
-    total = np.zeros(sums.shape[1:])
-    generator = np.random.default_rng(_SEED)
-    at_once = max(1, min(_MAX_VALUES // max(flat.shape), _NUM_DRAWS))
-    for start in range(0, _NUM_DRAWS, at_once):
-        num_draws = min(at_once, _NUM_DRAWS - start)
-        # Whole numbers far below 2^53: exact, so that ties are ties.
-        drawn = draw(generator, num_draws).astype(np.float64) @ flat  # (R, K)
-        total += count(drawn.reshape(num_draws, *total.shape)).sum(0)
-    return total
-
-
-def _add_holm(parts: Mapping[str, dict[str, Any]]) -> None:
-    """Add `p_value_holm`, the p-value as it counts among so many slices.
-
-    Of twenty slices one differs at 5% by chance. Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    highest = 0.0
-    for rank, part in enumerate(sorted(parts.values(), key=lambda part: part["p_value"])):
-        highest = max(highest, min(1.0, part["p_value"] * (len(parts) - rank)))
-        part["p_value_holm"] = highest
 
 
 def _by_group(parts: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
