@@ -36,6 +36,7 @@ class Column:
     system: int
     x: float
     width: float
+    y: float  # of its top
     parts: tuple[tuple[str, float, float], ...]  # kind, y, height
     low_y: float
     high_y: float
@@ -99,6 +100,7 @@ def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Colu
             system=system,
             x=round(middle + (system - len(rates[band]) / 2) * width, 2),
             width=round(width - 1, 2),
+            y=edges[-1],
             parts=tuple(
                 (kind, high, round(low - high, 2))
                 for kind, low, high in zip(_KINDS, edges[:-1], edges[1:], strict=True)
