@@ -8,8 +8,6 @@ from pathlib import Path
 from caspi import command
 from caspi.errors import RequestError
 
-_MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 the request was wrong."""
@@ -47,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     export = _add(commands, "export", _export, "a corpus or a model in a format that other tools read")
     what = export.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
-    what.add_argument("--model", help=_MODEL)
+    what.add_argument("--model", help=command.MODEL)
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
     formats = ("qwen_jsonl", "nemo", "webdataset", "hf_parquet")
     export.add_argument("--format", choices=formats, help="of a corpus; default: qwen_jsonl")
@@ -63,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
 
     evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus or a source, with a report")
-    _add_model(evaluate)
+    evaluate.add_argument("--model", required=True, help=command.SYSTEM)
     command.add_evaluation(evaluate)
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
@@ -297,7 +295,7 @@ def _add(
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help=_MODEL)
+    parser.add_argument("--model", required=True, help=command.MODEL)
 
 
 if __name__ == "__main__":

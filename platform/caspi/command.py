@@ -13,6 +13,9 @@ from caspi.errors import CaspiError, RequestError
 if TYPE_CHECKING:
     from caspi.recipe import Recipe
 
+MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
+SYSTEM = f"{MODEL}; or hf:FOLDER, https://HOST/v1#MODEL, file:HYPOTHESES"
+
 
 def run(main: Callable[[], int | None]) -> int:
     """Call `main` and return the exit code: its own, or 0. A CaspiError becomes its message and its code.
@@ -143,7 +146,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "systems",
         nargs="+",
         metavar="[NAME=]SYSTEM",
-        help="a folder that `caspi evaluate` wrote, a model, hf:FOLDER, https://HOST/v1#MODEL, or file:HYPOTHESES",
+        help=f"a folder that `caspi evaluate` wrote, or {SYSTEM}",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for comparison.json and the page")
     parser.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
@@ -165,7 +168,7 @@ def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None]
         on_progress=on_progress,
     )
     print(describe(comparison))
-    print(f"figures: {args.output / 'comparison.json'}")
+    print(f"report: {args.output / 'comparison.html'}")
 
 
 def add_promotion(parser: argparse.ArgumentParser) -> None:

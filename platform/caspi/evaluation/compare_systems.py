@@ -6,6 +6,7 @@ from pathlib import Path
 
 from caspi.errors import RequestError
 from caspi.evaluation.comparing import Comparison, compare
+from caspi.evaluation.comparison_report import write_comparison_report
 from caspi.evaluation.evaluate import evaluate
 from caspi.evaluation.results import Results
 from caspi.recipe.sections import Inference
@@ -23,7 +24,7 @@ def compare_systems(
     limits: Inference | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Compare what is named, as `SYSTEM` or `NAME=SYSTEM`, and write comparison.json and comparison.parquet.
+    """Compare what is named, as `SYSTEM` or `NAME=SYSTEM`, and write comparison.json, .parquet and .html.
 
     Args:
         systems: folders that `caspi evaluate` wrote, or anything that `open_system` opens; those are evaluated first,
@@ -56,6 +57,7 @@ def compare_systems(
         results.append(Results.read(folder))
     comparison = compare(results, names)
     comparison.write(output)
+    write_comparison_report(output, dict(zip(names, results, strict=True)), comparison.summary)
     return comparison
 
 
