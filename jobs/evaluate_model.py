@@ -12,7 +12,7 @@ from caspi import command
 
 def main() -> None:
     parser = command.parser("jobs.evaluate_model", __doc__)
-    parser.add_argument("--model", required=True, help="a folder, a Hub id or models:/NAME@alias")
+    parser.add_argument("--model", required=True, help=command.SYSTEM)
     command.add_evaluation(parser)
     args = parser.parse_args()
     print(f"{command.describe_evaluation(command.evaluate(args))}, see {args.output}/metrics.json")

@@ -13,15 +13,8 @@ from caspi import command
 def main() -> None:
     parser = command.parser("jobs.promote_model", __doc__)
     parser.add_argument("--model", required=True, help="a folder, runs:/... or models:/NAME@alias")
-    parser.add_argument("--name", required=True, help="the registered model's name")
-    parser.add_argument("--alias", default="champion", help="the alias that serving resolves")
-    args = parser.parse_args()
-
-    from caspi import tracking
-
-    with tracking.server() as uri:
-        version = tracking.promote(args.model, args.name, alias=args.alias, uri=uri)
-    print(f"models:/{args.name}@{args.alias} is version {version}")
+    command.add_promotion(parser)
+    command.promote(parser.parse_args())
 
 
 if __name__ == "__main__":

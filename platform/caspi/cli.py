@@ -8,8 +8,6 @@ from pathlib import Path
 from caspi import command
 from caspi.errors import RequestError
 
-_MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 the request was wrong."""
@@ -47,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     export = _add(commands, "export", _export, "a corpus or a model in a format that other tools read")
     what = export.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
-    what.add_argument("--model", help=_MODEL)
+    what.add_argument("--model", help=command.MODEL)
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
     formats = ("qwen_jsonl", "nemo", "webdataset", "hf_parquet")
     export.add_argument("--format", choices=formats, help="of a corpus; default: qwen_jsonl")
@@ -75,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--lora-rank", type=int, default=16, help="of the variants with LoRA; default: %(default)s")
 
     evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus or a source, with a report")
-    _add_model(evaluate)
+    evaluate.add_argument("--model", required=True, help=command.SYSTEM)
     command.add_evaluation(evaluate)
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
@@ -85,11 +83,16 @@ def build_parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
     transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
 
-    promote = _add(commands, "promote", _promote, "register a model and give it an alias")
+    compare = _add(commands, "compare", _compare, "models on the same utterances: who is better, and how sure that is")
+    command.add_comparison(compare)
+
+    promote = _add(commands, "promote", _promote, "register a model; champion it becomes if the gate lets it")
     _add_model(promote)
-    promote.add_argument("--name", required=True, help="the registered model's name")
-    promote.add_argument("--alias", default="champion", help="default: %(default)s")
-    promote.add_argument("--metrics", type=Path, help="a metrics.json to keep with the version")
+    command.add_promotion(promote)
+
+    rollback = _add(commands, "rollback", _rollback, "make the champion the model that it was before")
+    rollback.add_argument("--name", required=True, help="the registered model's name")
+    rollback.add_argument("--alias", default="champion", help="default: %(default)s")
 
     serve = _add(commands, "serve", _serve, "the transcription endpoint on this machine, until Ctrl-C")
     _add_model(serve)
@@ -98,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_recipe_option(serve)
 
     submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
-    submit.add_argument("job", help="prepare_corpus, train_model, evaluate_model, promote_model or serve_model")
+    submit.add_argument("job", help="the name of a file in jobs/, such as train_model")
     submit.add_argument("recipe", type=Path, nargs="?", help="for the jobs that take one")
     command.add_overrides(submit)
     submit.add_argument("--address", required=True, help="the cluster's dashboard, for instance http://127.0.0.1:8265")
@@ -234,6 +237,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     console = Console()
     metrics = command.evaluate(args, on_progress=console.evaluation, on_preparation=console.preparation)
     print(command.describe_evaluation(metrics))
+    if on_test_sets := command.describe_test_sets(args.output):
+        print(on_test_sets)
     print(f"report: {args.output / 'report.html'}")
 
 
@@ -247,12 +252,22 @@ def _transcribe(args: argparse.Namespace) -> None:
         print(render(answer, args.format), end="", flush=True)
 
 
+def _compare(args: argparse.Namespace) -> None:
+    from caspi.console import Console
+
+    command.compare(args, on_progress=Console().evaluation)
+
+
 def _promote(args: argparse.Namespace) -> None:
+    command.promote(args)
+
+
+def _rollback(args: argparse.Namespace) -> None:
     from caspi import tracking
 
     with tracking.server() as uri:
-        version = tracking.promote(args.model, args.name, alias=args.alias, uri=uri, metrics=args.metrics)
-    print(f"models:/{args.name}@{args.alias} is version {version}")
+        left, now = tracking.rollback(args.name, alias=args.alias, uri=uri)
+    print(f"models:/{args.name}@{args.alias} was version {left} and is version {now} again")
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -309,7 +324,7 @@ def _add(
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help=_MODEL)
+    parser.add_argument("--model", required=True, help=command.MODEL)
 
 
 if __name__ == "__main__":

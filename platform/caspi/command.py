@@ -13,6 +13,9 @@ from caspi.errors import CaspiError, RequestError
 if TYPE_CHECKING:
     from caspi.recipe import Recipe
 
+MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
+SYSTEM = f"{MODEL}; or hf:FOLDER, https://HOST/v1#MODEL, file:HYPOTHESES"
+
 
 def run(main: Callable[[], int | None]) -> int:
     """Call `main` and return the exit code: its own, or 0. A CaspiError becomes its message and its code.
@@ -65,7 +68,9 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` asks for, besides the model."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
-    what.add_argument("--source", metavar="NAME", help="judge this source of --recipe instead, all of it")
+    what.add_argument(
+        "--source", metavar="NAME", help="judge this source of --recipe instead, all of it; `all`: every one"
+    )
     parser.add_argument("--split", choices=("train", "validation", "test"), help="of the corpus; default: test")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for metrics.json and the hypotheses")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation of something else there")
@@ -77,26 +82,37 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace, **on_progress: Callable[..., None]) -> dict[str, Any]:
-    """Evaluate as `add_evaluation`'s arguments say; returns the metrics.
+    """Evaluate as `add_evaluation`'s arguments say, and let MLflow know; returns the metrics.
 
     Raises:
         RequestError: the arguments do not go together, or whatever is wrong with what they name.
     """
-    from caspi import evaluation
+    from caspi import evaluation, tracking
 
     recipe = optional_recipe(args)
     options = {"limit": args.limit, "lenient": args.lenient, "overwrite": args.overwrite, **on_progress}
     if args.source is None:
         limits = recipe.inference if recipe else None
         options.pop("on_preparation", None)
-        return evaluation.evaluate(
+        metrics = evaluation.evaluate(
             args.model, args.corpus, output=args.output, split=args.split or "test", limits=limits, **options
         )
-    if recipe is None:
+    elif recipe is None:
         raise RequestError(f"--source {args.source}: give the recipe that describes it too, with --recipe")
-    if args.split is not None:
+    elif args.split is not None:
         raise RequestError("--split belongs to --corpus: of a source all is judged")
-    return evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+    else:
+        metrics = evaluation.evaluate_source(args.model, recipe, args.source, output=args.output, **options)
+    tracking.record_evaluation(args.output)
+    return metrics
+
+
+def describe_test_sets(output: Path) -> str:
+    """What an evaluation found on public test sets, beside what others published on them; nothing if it had none."""
+    from caspi.evaluation import Results, public_numbers
+
+    row = public_numbers.measured_row(Results.read(output))
+    return public_numbers.describe(row) if row else ""
 
 
 def describe_evaluation(metrics: dict[str, Any]) -> str:
@@ -122,6 +138,73 @@ def optional_recipe(args: argparse.Namespace) -> "Recipe | None":
     if args.overrides:
         raise RecipeError(f"--set {args.overrides[0]}: nothing to set it in; give --recipe RECIPE too")
     return None
+
+
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """What `compare` asks for."""
+    parser.add_argument(
+        "systems",
+        nargs="+",
+        metavar="[NAME=]SYSTEM",
+        help=f"a folder that `caspi evaluate` wrote, or {SYSTEM}",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for comparison.json and the page")
+    parser.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    add_recipe_option(parser)
+
+
+def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Compare as `add_comparison`'s arguments say, and say what came of it."""
+    from caspi.evaluation.compare_systems import compare_systems, describe
+
+    recipe = optional_recipe(args)
+    comparison = compare_systems(
+        args.systems,
+        output=args.output,
+        corpus=args.corpus,
+        split=args.split,
+        limits=recipe.inference if recipe else None,
+        on_progress=on_progress,
+    )
+    print(describe(comparison))
+    print(f"report: {args.output / 'comparison.html'}")
+
+
+def add_promotion(parser: argparse.ArgumentParser) -> None:
+    """What `caspi promote` and its job ask, besides the model."""
+    parser.add_argument("--name", required=True, help="the registered model's name")
+    parser.add_argument("--alias", default="champion", help="the alias that serving resolves; default: %(default)s")
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="DIR", help="what `caspi evaluate` wrote for it; default: RUN/evaluation"
+    )
+    parser.add_argument(
+        "--champion-evaluation", type=Path, metavar="DIR", help="the same of the champion; default: what is stored"
+    )
+    parser.add_argument("--recipe", type=Path, help="whose `gate` holds; default: that of the training run")
+    add_overrides(parser)
+    parser.add_argument("--no-gate", action="store_true", help="set the alias without asking the gate")
+
+
+def promote(args: argparse.Namespace) -> None:
+    """Promote as `add_promotion` was answered, and say what came of it."""
+    from caspi import tracking
+
+    recipe = optional_recipe(args)
+    with tracking.server() as uri:
+        promotion = tracking.promote(
+            args.model,
+            args.name,
+            alias=args.alias,
+            uri=uri,
+            evaluation=args.evaluation,
+            champion_evaluation=args.champion_evaluation,
+            gate=recipe.gate if recipe else None,
+            ask_gate=not args.no_gate,
+        )
+    for check in promotion.verdict.checks if promotion.verdict else ():
+        print(f"{check.name}: {check.explanation}")
+    print(f"models:/{args.name}@{args.alias} is version {promotion.version}")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

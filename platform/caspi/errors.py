@@ -20,6 +20,7 @@
     ├── StorageError            a disk without room, or storage that is gone
     ├── TrainingError           training started and could not finish
     ├── TrackingError           the MLflow server does not answer, or refuses
+    ├── GateError               a model is not good enough to take the champion's place
     └── ServingError            the endpoint did not come up, or stopped
 
 The command line prints the message of a CaspiError and nothing else; any other exception is our bug and shows its
@@ -127,6 +128,10 @@ class TrainingError(CaspiError):
 
 class TrackingError(CaspiError):
     """The MLflow server does not answer, or refuses what we send."""
+
+
+class GateError(CaspiError):
+    """A model is not good enough to take the champion's place, which stays as it is. The message says by how much."""
 
 
 class ServingError(CaspiError):

@@ -33,6 +33,9 @@ class Settings:
     api_keys: frozenset[str]
     """`CASPI_API_KEYS`: comma-separated keys that the endpoint accepts. Empty: it accepts everyone."""
 
+    openai_api_key: str
+    """`OPENAI_API_KEY`: the key shown to an endpoint that is evaluated or compared. Empty: it needs none."""
+
     @property
     def mlflow_folder(self) -> Path:
         """Where the embedded MLflow keeps its database and artifacts."""
@@ -50,4 +53,5 @@ def read() -> Settings:
         object_store_bytes=int(env.get("CASPI_OBJECT_STORE_MB") or 512) * 2**20,
         verbose=env.get("CASPI_VERBOSE", "") not in ("", "0"),
         api_keys=frozenset(key.strip() for key in env.get("CASPI_API_KEYS", "").split(",") if key.strip()),
+        openai_api_key=env.get("OPENAI_API_KEY", ""),
     )

@@ -20,9 +20,10 @@ from caspi.corpus.charts import draw_histogram, draw_spectrogram
 from caspi.corpus.findings import Finding, Speakers, examine
 from caspi.corpus.format import INDEX_SCHEMA, REJECTED_SCHEMA, SHARD_SCHEMA, SPLITS
 from caspi.corpus.reasons import explain
-from caspi.corpus.report import Example, hours, write_report
+from caspi.corpus.report import Example, write_report
 from caspi.corpus.statistics import Statistics
 from caspi.errors import AudioError
+from caspi.page import hours
 
 RATE = audio.SAMPLE_RATE
 

@@ -67,5 +67,5 @@ def test_a_source_is_judged_whole_with_the_texts_as_they_were_written(recipe: Re
 
 
 def test_a_source_that_is_not_there_is_named_with_those_that_are(recipe: Recipe):
-    with pytest.raises(RequestError, match="no source called 'haerd'; it has heard, speech"):
+    with pytest.raises(RequestError, match="no source called 'haerd'; it has heard, speech, and 'all'"):
         as_test_set(recipe.data, "haerd")

@@ -1,6 +1,5 @@
 """Which models there are, and which one is in use."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -44,38 +43,6 @@ def test_files_that_changed_in_the_store_are_not_used(mlflow_uri: str, model_fol
         mlflow.log_artifact(run_id, str(other / "model.safetensors"), "model")
     with pytest.raises(ModelError, match=r"model\.safetensors arrived .* another hash"):
         resolve("models:/he-tampered/1", uri=mlflow_uri)
-
-
-def test_promoting_registers_as_candidate_and_sets_the_alias(
-    mlflow_uri: str, recipe: Recipe, corpus: Corpus, model_folder: Path, tmp_path: Path
-):
-    run_id = start_run(recipe, corpus, uri=mlflow_uri)
-    log_model_files(mlflow_uri, run_id, model_folder)
-    metrics = {"wer": 0.125, "wer_interval": [0.1, 0.15], "num_utterances": 40, "corpus_fingerprint": "abc"}
-    assert promote(model_folder, "he-asr", uri=mlflow_uri, metrics=metrics) == 1
-    assert promote(model_folder, "he-asr", uri=mlflow_uri) == 1, "the same files are the same version"
-    assert promote(write_model(tmp_path / "better", weight=3.0), "he-asr", uri=mlflow_uri, alias="trial") == 2
-    with client(mlflow_uri) as mlflow:
-        first = mlflow.get_model_version_by_alias("he-asr", "champion")
-        assert first.version == "1"
-        assert first.run_id == run_id, "the training run had uploaded these files"
-        assert first.tags["wer"] == "0.125"
-        assert first.tags["wer_interval"] == "[0.1, 0.15]"
-        assert first.tags["caspi.corpus_fingerprint"] == corpus.fingerprint
-        assert first.tags["caspi.recipe"] == "small"
-        assert mlflow.get_model_version_by_alias("he-asr", "candidate").version == "2"
-        assert mlflow.get_model_version_by_alias("he-asr", "trial").version == "2"
-    assert promote("models:/he-asr/2", "he-asr", uri=mlflow_uri) == 2
-    assert promote(f"runs:/{run_id}/model", "he-asr", uri=mlflow_uri) == 1
-
-
-def test_metrics_of_the_run_are_found(mlflow_uri: str, tmp_path: Path):
-    folder = write_model(tmp_path / "found" / "model", weight=9.0)
-    (tmp_path / "found" / "evaluation").mkdir()
-    (tmp_path / "found" / "evaluation" / "metrics.json").write_text(json.dumps({"wer": 0.5}))
-    promote(folder, "he-found", uri=mlflow_uri)
-    with client(mlflow_uri) as mlflow:
-        assert mlflow.get_model_version("he-found", "1").tags["wer"] == "0.5"
 
 
 @pytest.mark.parametrize(

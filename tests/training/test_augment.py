@@ -12,7 +12,7 @@ from caspi.recipe import load_recipe
 from caspi.recipe.augmentation import Augmentation, BandLimit, Codec, Noise, Reverberation
 from caspi.training.augment import augment_samples, check_recordings
 from caspi.training.augmentation.channel import code, limit_band
-from caspi.training.augmentation.noise import add_noise, pink, rms, white
+from caspi.training.augmentation.noise import add_noise, rms
 from caspi.training.augmentation.recordings import open_recordings
 from caspi.training.augmentation.room import make_response, reverberate
 from caspi.training.draws import draw

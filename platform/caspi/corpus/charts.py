@@ -63,7 +63,7 @@ def draw_histogram(whole: Mapping[str, Any], splits: Mapping[str, Mapping[str, A
     # Half the height at least is for the bars: a split of one kind of utterance would flatten them.
     highest = min(max(float(each.max()) for each in (shares, *outlined.values())), 2 * float(shares.max()))
     step = (WIDTH - _LEFT - _RIGHT) / len(shares)
-    y_step, y_decimals = _tick_step(100 * highest, 4)
+    y_step, y_decimals = tick_step(100 * highest, 4)
 
     def y_of(share: float) -> float:
         return round(HEIGHT - _BOTTOM - min(share / highest, 1.0) * (HEIGHT - _BOTTOM - _TOP), 2)
@@ -137,12 +137,12 @@ def _outline(heights: Sequence[float], step: float) -> str:
 
 
 def _ticks(low: float, high: float, num: int) -> list[tuple[float, str]]:
-    step, decimals = _tick_step(high - low, num)
+    step, decimals = tick_step(high - low, num)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [(place * step, f"{place * step:.{decimals}f}".replace("-", "−")) for place in range(first, last + 1)]
 
 
-def _tick_step(span: float, num: int) -> tuple[float, int]:
+def tick_step(span: float, num: int) -> tuple[float, int]:
     """A round step that gives at most `num` ticks, and the decimals that its multiples need."""
     power = math.floor(math.log10(span / num))
     step = next(each * 10.0**power for each in (1, 2, 5, 10) if span / (each * 10.0**power) <= num)

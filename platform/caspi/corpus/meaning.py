@@ -13,8 +13,9 @@ from caspi.corpus.chunks import status
 from caspi.corpus.format import LISTEN_S
 from caspi.corpus.ledger import LEDGER_SCHEMA
 from caspi.corpus.staging import Stage, read_arrow, write_arrow
-from caspi.evaluation.evaluate import load_transcriber, reachable
+from caspi.evaluation.evaluate import reachable
 from caspi.evaluation.metrics import count_errors
+from caspi.evaluation.systems import load_caspi
 from caspi.evaluation.transcribing import BatchTranscriber, actor_pool
 from caspi.recipe.data import Meaning
 from caspi.recipe.sections import Recipe
@@ -42,7 +43,7 @@ def judge_chunks(
     if not keys:
         return
     with reachable(meaning.model, needed=factory is None) as (environment, _):
-        make = factory or functools.partial(load_transcriber, meaning.model, recipe.inference)
+        make = factory or functools.partial(load_caspi, meaning.model, recipe.inference)
         num_actors, resources = actor_pool(num_chunks=len(keys))
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(
             _Judge,

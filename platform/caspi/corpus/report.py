@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caspi import audio
+from caspi import audio, page
 from caspi.corpus.charts import HEIGHT, WIDTH, Histogram, Spectrogram, draw_histogram, draw_spectrogram
 from caspi.corpus.findings import Finding, Refusals, Speakers, examine, language_names, rejected_share
 from caspi.corpus.format import SPLITS, Corpus, Utterance
 from caspi.corpus.reasons import Reason, explain
 from caspi.corpus.statistics import CLIPPED_SHARE, QUANTITIES
-from caspi.text import direction, language_name
+from caspi.text import language_name
 
 NUM_UTTERANCES = 12
 MAX_PLAYED_S = 15.0
@@ -89,7 +88,7 @@ def write_report(folder: Path, manifest: Mapping[str, Any], examples: Sequence[E
     """Write `folder/report.html` for the corpus in `folder`, whose shards, utterances.parquet and rejected.parquet are
     there; its manifest.json need not be."""
     speakers, refusals = _read_speakers(folder), _read_refusals(folder)
-    page = render(
+    html = render(
         manifest,
         findings=examine(manifest, speakers, refusals),
         num_speakers=speakers.num(*SPLITS),
@@ -97,7 +96,7 @@ def write_report(folder: Path, manifest: Mapping[str, Any], examples: Sequence[E
         utterances=[_show(utterance) for utterance in _choose(folder, manifest)],
     )
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(html, encoding="utf-8")
     return path
 
 
@@ -110,23 +109,8 @@ def render(
     utterances: Sequence[Shown],
 ) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # transcripts, ids and names are other people's text
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "code": code,
-        "count": "{:,}".format,
-        "direction": direction,
-        "hours": hours,
-        "language_name": language_name,
-        "name": character_name,
-        "number": number,
-        "share": share,
-    }
+    environment = page.environment(Path(__file__).parent)
+    environment.filters |= {"code": code, "language_name": language_name, "name": character_name}
     statistics = manifest["statistics"]
     return environment.get_template("report.html.j2").render(
         manifest=manifest,
@@ -145,23 +129,6 @@ def render(
         clipped_share=CLIPPED_SHARE,
         max_played_s=MAX_PLAYED_S,
     )
-
-
-def hours(value: float) -> str:
-    """`1.2 h`, and minutes or seconds where hours would say nothing."""
-    if value >= 1:
-        return f"{value:,.0f} h" if value >= 100 else f"{value:.1f} h"
-    return f"{60 * value:.1f} min" if value * 60 >= 1 else f"{3600 * value:.0f} s"
-
-
-def share(value: float) -> str:
-    """`12.3%`; what is there but rounds to nothing is not called nothing."""
-    return f"{value:.1%}" if value >= 0.0005 or not value else "under 0.1%"
-
-
-def number(value: float) -> str:
-    """Three digits and a true minus sign."""
-    return f"{value:.3g}".replace("-", "−")
 
 
 def code(text: str) -> markupsafe.Markup:

@@ -1,7 +1,6 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from caspi import ray_session, settings, text, tracking
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
 from caspi.evaluation.hypotheses import fingerprint_model, open_hypotheses
-from caspi.evaluation.report import render
+from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.scoring import Row, score_rows, summarize
-from caspi.evaluation.transcribing import BatchTranscriber, transcribe_split
+from caspi.evaluation.systems import AnswersById, BatchTranscriber, open_system
+from caspi.evaluation.transcribing import transcribe_split
 from caspi.recipe.sections import Inference
 
-Factory = Callable[[], BatchTranscriber]
+Factory = Callable[[], BatchTranscriber | AnswersById]
 
 
 def evaluate(
@@ -44,10 +44,11 @@ def evaluate(
     that had come to its end only scores again.
 
     Args:
+        model: a Caspi model, or anything else that `systems.open_system` opens.
         language: ISO 639 code that the model is told and texts are normalized for. Default: each utterance's own.
         limits: batch size and length of answers, as in a recipe's `inference`.
         limit: only the first so many utterances of the split.
-        factory: makes the transcriber instead of `caspi.Transcriber.load(model)`.
+        factory: makes the transcriber instead of what `model` names.
         lenient: add scores that forgive how numbers and vowel letters are written.
         overwrite: replace an evaluation of something else that `output` holds.
         with_rejected: count what preparing refused among the clips that could not be used, with its reasons.
@@ -56,12 +57,18 @@ def evaluate(
     Raises:
         CorpusError: this is not a corpus, or the split holds nothing that can be scored.
         ModelError: this is not a model.
+        RequestError: an endpoint does not answer, or a file of hypotheses lacks some.
         ResultsError: `output` holds an evaluation of another model, corpus or setting.
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if language is not None:
         text.normalizer(language)
     index = corpus.index(split).slice(0, limit)  # a mistyped split is known before Ray and the model cost a minute
+    system = open_system(str(model), limits=limits)
+    if system.kind == "file":
+        hypotheses = system.load()
+        assert isinstance(hypotheses, AnswersById)
+        hypotheses.recall(index["utterance_id"].to_pylist())  # what is missing is known before Ray costs a minute
     output = Path(output).expanduser().absolute()
     with ray_session.connect(), reachable(str(model), needed=factory is None) as (environment, located):
         request = {
@@ -76,8 +83,9 @@ def evaluate(
             rows, clips = transcribe_split(
                 corpus,
                 index,
-                factory or functools.partial(load_transcriber, str(model), limits),
+                factory or system.load,
                 kept,
+                with_clips=system.kind != "file",
                 language=language,
                 environment=environment,
                 on_progress=on_progress,
@@ -95,19 +103,14 @@ def evaluate(
                 "split": split,
                 "model": str(model),
                 "model_fingerprint": request["model_fingerprint"],
-                "system": {"name": str(model), "kind": "caspi"},
+                "system": {"name": system.name, "kind": system.kind},
                 "corpus": str(corpus.path),
                 "corpus_fingerprint": corpus.fingerprint,
             }
-            _write(output, Results.of_rows(metrics, rows))
+            results = Results.of_rows(metrics, rows)
+            write_report(output, results)
+            results.write(output)
     return metrics
-
-
-def load_transcriber(model: str, limits: Inference | None) -> BatchTranscriber:
-    """Runs in the actors: the driver needs no torch."""
-    from caspi.inference.transcriber import Transcriber
-
-    return Transcriber.load(model, limits=limits)
 
 
 @contextlib.contextmanager
@@ -145,8 +148,3 @@ def _rejected(corpus: Corpus) -> list[Row]:
         }
         for refusal in pq.read_table(corpus.path / "rejected.parquet").to_pylist()
     ]
-
-
-def _write(output: Path, results: Results) -> None:
-    (output / "report.html").write_text(render(results.metrics, results.utterances.to_pylist()), encoding="utf-8")
-    results.write(output)

@@ -19,8 +19,8 @@ import pyarrow as pa
 from caspi.corpus.commit import hold, write_text
 from caspi.corpus.staging import read_arrow, write_arrow
 from caspi.corpus.tasks import full_disk, is_full
-from caspi.errors import ResultsError
-from caspi.tracking.model_files import hash_files
+from caspi.errors import ModelError, ResultsError
+from caspi.tracking.model_files import hash_files, read_model_files
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,16 @@ def open_hypotheses(output: Path, request: Mapping[str, Any], *, overwrite: bool
 
 
 def fingerprint_model(model: str) -> str:
-    """A hash over the files of a model, or of a file of hypotheses; what lies elsewhere goes by its name."""
+    """A hash over the files of a model, or of a file of hypotheses; what lies elsewhere goes by its name.
+
+    Of a Caspi model it is the digest by which MLflow knows it, whatever else lies in the folder.
+    """
     path = Path(model.partition(":")[2] if model.startswith(("hf:", "file:")) else model).expanduser()
     if path.is_dir():
-        return hash_files(path).digest
+        try:
+            return read_model_files(path).digest
+        except ModelError:
+            return hash_files(path).digest
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     return model

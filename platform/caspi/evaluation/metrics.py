@@ -162,6 +162,14 @@ def pool(counts: ErrorCounts, *, clusters: Sequence[Hashable] | None = None) -> 
 def interval(
     errors: np.ndarray, lengths: np.ndarray, *, clusters: Sequence[Hashable] | None = None
 ) -> tuple[float, float]:
+    """As `difference_interval`, of something that is never below 0."""
+    low, high = difference_interval(errors, lengths, clusters=clusters)
+    return max(0.0, low), high
+
+
+def difference_interval(
+    errors: np.ndarray, lengths: np.ndarray, *, clusters: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
     """Bootstrap 95% interval of sum(errors) / sum(lengths), by resampling whole clusters.
 
     Each replicate's distance from the rate is taken in units of that replicate's own standard error (the bootstrap-t).
@@ -194,7 +202,7 @@ def interval(
         distances[start : start + num_drawn] = (rates - rate) / np.maximum(deviations, deviation * _LEAST_DEVIATION)
     low, high = np.quantile(distances, (0.025, 0.975))
     low, high = rate - float(high) * float(deviation[0]), rate - float(low) * float(deviation[0])
-    return max(0.0, min(rate, low)), max(rate, high)
+    return min(rate, low), max(rate, high)
 
 
 def _draw(num_replicates: int, num_clusters: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,46 +1,121 @@
-"""report.html: one self-contained page that says how good the model is, and shows where it errs."""
+"""report.html: one self-contained page that says how good a model is, and where and how it errs."""
 
+import base64
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import markupsafe
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from caspi.evaluation.metrics import align
-from caspi.text import direction
+from caspi import page
+from caspi.evaluation.alignment import Confusions, count_confusions, operations
+from caspi.evaluation.browsing import browse, to_json
+from caspi.evaluation.charts import Columns, draw_columns, rates_by_duration
+from caspi.evaluation.results import Results
+from caspi.evaluation.sound import Sound, collect_sound
 
-NUM_WORST = 60
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(metrics: Mapping[str, Any], utterances: Sequence[Mapping[str, Any]]) -> str:
-    """The page as HTML. `utterances` are rows of utterances.parquet."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # transcripts are other people's text
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["direction"] = direction
-    scored = [row for row in utterances if not row["error"]]
-    worst = sorted(scored, key=_num_errors, reverse=True)[:NUM_WORST]
-    return environment.get_template("report.html.j2").render(
+def write_report(folder: str | Path, results: Results, *, with_sound: bool = True) -> Path:
+    """Write `folder/report.html`, and beside it the sound, where that is more than fits into a page.
+
+    Args:
+        with_sound: let the page play the utterances, from the corpus that metrics.json names.
+    """
+    path = Path(folder) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = collect_sound(results, path) if with_sound else Sound()
+    path.write_text(render(results, sound), encoding="utf-8")
+    return path
+
+
+def render(results: Results, sound: Sound) -> str:
+    """The page of one evaluation as HTML."""
+    metrics = results.metrics
+    return fill(
+        "report.html.j2",
+        {metrics["system"]["name"]: results},
+        sound,
         metrics=metrics,
-        worst=[
-            (row, _num_errors(row), align(row["reference_scored"], row["hypothesis_scored"]))
-            for row in worst
-            if _num_errors(row)
-        ],
-        num_perfect=sum(not _num_errors(row) for row in scored),
-        highest=max((part["wer"] for parts in metrics["slices"].values() for part in parts.values()), default=0.0),
+        num_perfect=pc.sum(pc.equal(scored_rows(results)["wer"], 0)).as_py(),
+        confusions=confusions(results),
+        highest=_highest([part for parts in metrics["slices"].values() for part in parts.values()]),
     )
 
 
-def percent(rate: float) -> str:
-    """`12.3%`, for people."""
-    return f"{100 * rate:.1f}%"
+def _highest(parts: Sequence[Mapping[str, Any]]) -> float:
+    """Where the bars of slices end: a wide interval of a few utterances must not make all others small."""
+    highest = max((part["wer"] for part in parts), default=0.0)
+    return min(1.5 * highest, max((part["wer_interval"][1] for part in parts), default=0.0))
 
 
-def _num_errors(row: Mapping[str, Any]) -> int:
-    return int(row["substitutions"] + row["deletions"] + row["insertions"])
+def fill(template: str, systems: Mapping[str, Results], sound: Sound, **values: Any) -> str:
+    """A page about systems and their utterances; `values` are what its template alone needs."""
+    environment = page.environment(_TEMPLATES)
+    environment.filters |= {"in_words": in_words, "rules": rules, "title": title}
+    script = (_TEMPLATES / "utterances.js").read_text(encoding="utf-8")
+    table = browse(systems, sound)
+    first = scored_rows(next(iter(systems.values())))
+    return environment.get_template(template).render(
+        policy=_policy(script),
+        script=markupsafe.Markup(script),
+        table=to_json(table),
+        groups=table["groups"],
+        sounds=to_json(sound.embedded),
+        is_audible=bool(sound.places),
+        language=Counter(first["language"].to_pylist()).most_common(1)[0][0],
+        by_duration=_draw_durations(systems, table),
+        **values,
+    )
+
+
+def scored_rows(results: Results) -> pa.Table:
+    """The utterances that could be used."""
+    return results.utterances.filter(pc.is_null(results.utterances["error"]))
+
+
+def confusions(results: Results) -> Confusions:
+    """What one system hears as what."""
+    scored = scored_rows(results)
+    said, heard = scored["reference_scored"].to_pylist(), scored["hypothesis_scored"].to_pylist()
+    return count_confusions(said, heard, operations(said, heard))
+
+
+def in_words(wer: float) -> str:
+    """An error rate as one would say it to somebody who does not know what WER is."""
+    if wer == 0:
+        return "Every word is right."
+    if wer >= 1:
+        return "There are more errors than words."
+    if wer >= 0.5:
+        return f"About {10 * wer:.0f} words in 10 are wrong, missing or added."
+    return f"About one word in {1 / wer:,.0f} is wrong, missing or added."
+
+
+def title(group: str) -> str:
+    """A group of slices as a heading."""
+    return {"snr": "Signal to noise", "form": "Long form"}.get(group) or group.replace("_", " ").capitalize()
+
+
+def rules(score: str) -> str:
+    """The name of a score in metrics.json, for people."""
+    return {"caspi": "Ours: the headline", "ivrit": "ivrit.ai's"}.get(score) or score.replace("_", " ").capitalize()
+
+
+def _draw_durations(systems: Mapping[str, Results], table: Mapping[str, Any]) -> Columns | None:
+    """Error by duration; None where all utterances are about as long."""
+    bands = dict(table["groups"]).get("duration", [])
+    shown = pa.array(table["rows"]["id"])
+    tables = [scored_rows(each).filter(pc.is_in(scored_rows(each)["utterance_id"], shown)) for each in systems.values()]
+    return draw_columns(bands, rates_by_duration(tables, bands)) if len(bands) > 1 else None
+
+
+def _policy(script: str) -> str:
+    """Only our own script runs, whatever a transcript says, and nothing on the page reaches out."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"script-src 'sha256-{digest}'; connect-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"

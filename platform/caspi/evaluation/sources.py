@@ -13,6 +13,9 @@ from caspi.recipe import Recipe
 from caspi.recipe.data import Data, Filters
 from caspi.recipe.sources import Source
 
+ALL = "all"
+"""Instead of a source's name: every one of them, each a slice of one test set."""
+
 
 def evaluate_source(
     model: str | Path,
@@ -23,7 +26,7 @@ def evaluate_source(
     on_preparation: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Judge a model on one of a recipe's sources, or of its evaluation sets. Returns the metrics.
+    """Judge a model on one of a recipe's sources, or of its evaluation sets, or on `all`. Returns the metrics.
 
     The source is prepared into `OUTPUT/corpus/NAME`, all of it as the test split. No filter of the recipe drops
     anything, but those by which the source itself says that a transcript is not one. What cannot be judged nevertheless
@@ -45,16 +48,20 @@ def evaluate_source(
 
 
 def as_test_set(data: Data, name: str) -> Data:
-    """The settings that prepare one source, and nothing else, as a test set.
+    """The settings that prepare one source, or `all`, and nothing else, as a test set.
 
     Raises:
         RequestError: there is no such source.
     """
-    source = _find(data, name).model_copy(update={"split": "test", "name": name})
+    named = _named_sources(data)
+    if name not in (ALL, *named):
+        raise RequestError(f"the recipe has no source called {name!r}; it has {', '.join(sorted(named))}, and {ALL!r}")
+    chosen = named if name == ALL else {name: named[name]}
+    sources = tuple(source.model_copy(update={"split": "test", "name": key}) for key, source in chosen.items())
     filters = data.filters
     return data.model_copy(
         update={
-            "sources": (source,),
+            "sources": sources,
             "evaluation_sets": None,
             "meaning": None,
             "transcripts": "as_written",
@@ -74,11 +81,8 @@ def as_test_set(data: Data, name: str) -> Data:
     )
 
 
-def _find(data: Data, name: str) -> Source:
+def _named_sources(data: Data) -> dict[str, Source]:
     held_out = data.evaluation_sets.sources if data.evaluation_sets else ()
-    named = dict(zip(name_sources(held_out), held_out, strict=True)) | dict(
+    return dict(zip(name_sources(held_out), held_out, strict=True)) | dict(
         zip(name_sources(data.sources), data.sources, strict=True)
     )
-    if name not in named:
-        raise RequestError(f"the recipe has no source called {name!r}; it has {', '.join(sorted(named))}")
-    return named[name]

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from caspi.errors import AudioError
 from caspi.evaluation import witness
 from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
 from caspi.evaluation.hypotheses import Hypotheses
+from caspi.evaluation.systems import AnswersById, BatchTranscriber
 from caspi.inference.transcription import Transcription
 
 # An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
@@ -26,20 +27,13 @@ _READ_CPUS = 0.25
 _MAX_CHUNK_S = 600.0
 _MAX_CHUNK_UTTERANCES = 64
 
+# Ray Data gives up after half an hour in which no chunk came to its end; a large model on a CPU takes longer for one.
+_NO_PROGRESS_S = 6 * 3600
+
 CRASHED = "transcriber_crashed"
 """Why a clip could not be used: the processes that transcribed it died."""
 
 _DEATHS_ALLOWED = 2  # one may be chance: a machine that was taken away
-
-
-class BatchTranscriber(Protocol):
-    """What evaluation asks of a model. `caspi.Transcriber` is one."""
-
-    def transcribe_batch(
-        self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
-    ) -> Sequence[Transcription]:
-        """Answers in the order of the clips."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +57,10 @@ CLIPS_WITHOUT_SPEECH = Chunk("clips-without-speech", 0, NUM_CLIPS)
 def transcribe_split(
     corpus: Corpus,
     index: pa.Table,
-    factory: Callable[[], BatchTranscriber],
+    factory: Callable[[], BatchTranscriber | AnswersById],
     kept: Hypotheses,
     *,
+    with_clips: bool = True,
     language: str | None = None,
     environment: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -75,6 +70,7 @@ def transcribe_split(
     Args:
         index: rows of the corpus' index, in shard order.
         factory: makes the transcriber, in each actor.
+        with_clips: ask about the clips without speech too. A file of hypotheses knows nothing of them.
         language: what the model is told. Default: each utterance's own.
         environment: variables that the actors need, for instance where MLflow is.
         on_progress: called with the utterances done and those in all.
@@ -82,7 +78,8 @@ def transcribe_split(
     Returns:
         Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips.
     """
-    chunks = [*plan_chunks(index), CLIPS_WITHOUT_SPEECH]
+    of_split = plan_chunks(index)
+    chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
     tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
     missing = [chunk for chunk in chunks if chunk.name not in tables]
     reading = functools.partial(_read_chunk, Corpus(corpus.path, corpus.manifest), _main_language(index))
@@ -98,15 +95,15 @@ def transcribe_split(
         kept.write(name, table)  # at once: what is written here no kill can take
         tables[name] = table
         report()
-    rows = pa.concat_tables(tables[chunk.name] for chunk in chunks[:-1]).to_pylist()
+    rows = pa.concat_tables(tables[chunk.name] for chunk in of_split).to_pylist()
     assert [row["utterance_id"] for row in rows] == index["utterance_id"].to_pylist()
-    return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist()
+    return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist() if with_clips else []
 
 
 def _transcribe(
     chunks: Sequence[Chunk],
     reading: Callable[[dict[str, np.ndarray]], pa.Table],
-    factory: Callable[[], BatchTranscriber],
+    factory: Callable[[], BatchTranscriber | AnswersById],
     language: str | None,
     environment: Mapping[str, str],
 ) -> Iterator[pa.Table]:
@@ -130,6 +127,7 @@ def _transcribe(
             **resources,
         )
     )
+    transcribed.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
     with witness.told(watching):
         yield from transcribed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
@@ -158,7 +156,9 @@ class TranscribeUtterances:
     and a clip that another two die of is left out as `transcriber_crashed`: it must not end what all others begin.
     """
 
-    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None, watching: Any) -> None:
+    def __init__(
+        self, factory: Callable[[], BatchTranscriber | AnswersById], language: str | None, watching: Any
+    ) -> None:
         self._language, self._witness = language, watching
         with witness.telling(self._witness):
             self._transcriber = factory()
@@ -194,8 +194,15 @@ class TranscribeUtterances:
         return True
 
     def _answer(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Transcription]:
+        languages = [row["language"] for row in rows]
+        if isinstance(self._transcriber, AnswersById):
+            texts = self._transcriber.recall([row["utterance_id"] for row in rows])
+            return [
+                Transcription(text, language, row["duration_s"])
+                for text, language, row in zip(texts, languages, rows, strict=True)
+            ]
         clips = [np.frombuffer(row["samples"], np.float32) for row in rows]
-        return self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in rows])
+        return self._transcriber.transcribe_batch(clips, languages=languages)
 
 
 _READ_SCHEMA = pa.schema(

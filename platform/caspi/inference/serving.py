@@ -220,8 +220,7 @@ def _locate(model: str | Path) -> str:
         return str(folder.absolute())
     if settings.read().ray_address:
         return str(model)  # the replicas may see what this machine does not
-    from caspi.tracking import locate_model
-    from caspi.tracking.registry import is_uri
+    from caspi.tracking import is_uri, locate_model
 
     if is_uri(str(model)):
         return str(locate_model(str(model)))

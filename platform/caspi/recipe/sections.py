@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from caspi.recipe.augmentation import Augmentation, Joining
 from caspi.recipe.data import Data
+from caspi.recipe.gate import Gate
 from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
 
@@ -353,6 +354,7 @@ class Recipe(Section):
     training: Training = Training()
     tracking: Tracking = Tracking()
     inference: Inference = Inference()
+    gate: Gate = Gate()
     serving: Serving = Serving()
 
     @model_validator(mode="after")

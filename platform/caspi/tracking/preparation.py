@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +10,10 @@ from caspi.corpus.format import Corpus
 from caspi.errors import TrackingError
 from caspi.recipe import Recipe
 from caspi.tracking.client import client
-from caspi.tracking.run import create_run
+from caspi.tracking.run import create_run, log_figures
 from caspi.tracking.server import server
 
 logger = logging.getLogger(__name__)
-
-_MAX_METRICS_PER_REQUEST = 1000  # MLflow's limit
-
-# What MLflow takes in the name of a metric. Reasons may be flags that a source named.
-_NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
 def log_preparation(recipe: Recipe, corpus: Corpus, *, uri: str) -> str:
@@ -31,13 +25,10 @@ def log_preparation(recipe: Recipe, corpus: Corpus, *, uri: str) -> str:
         TrackingError: the server does not answer, or refuses.
     """
     with client(uri) as mlflow:
-        from mlflow.entities import Metric, RunStatus
+        from mlflow.entities import RunStatus
 
         run_id = create_run(mlflow, recipe, corpus, stage="prepare", name=f"prepare {recipe.name}")
-        timestamp_ms = int(mlflow.get_run(run_id).info.start_time)
-        metrics = [Metric(_NOT_IN_NAMES.sub("_", key), value, timestamp_ms, 0) for key, value in _metrics(corpus)]
-        for start in range(0, len(metrics), _MAX_METRICS_PER_REQUEST):
-            mlflow.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS_PER_REQUEST])
+        log_figures(mlflow, run_id, _metrics(corpus))
         mlflow.log_artifact(run_id, str(corpus.path / "report.html"))
         mlflow.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
     return run_id

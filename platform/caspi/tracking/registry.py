@@ -1,25 +1,21 @@
 """The registry: which models there are, what they came from, and which one is in use."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from caspi.errors import ModelError, TrackingError
 from caspi.tracking.client import client
 from caspi.tracking.model_files import CHECKSUMS, read_model_files
-from caspi.tracking.model_uri import MODEL_ARTIFACT, is_uri, run_and_path
-from caspi.tracking.provenance import code_version
+from caspi.tracking.model_uri import MODEL_ARTIFACT
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 
-_DIGEST_TAG = "caspi.model_digest"
-_REGISTRATIONS = "caspi-registrations"  # the experiment of models that no run of ours uploaded
-_METRICS_AS_TAGS = (
-    "wer", "cer", "wer_interval", "substitutions", "deletions", "insertions", "reference_words", "num_utterances",
-    "num_hallucinated_on_silence", "normalizer", "split",
-)  # fmt: skip
+DIGEST_TAG = "caspi.model_digest"
+_HISTORY_TAG = "caspi.history_of_{alias}"  # of the registered model: the versions that an alias meant, in order
+_MAX_HISTORY = 100
 
 
 def log_model_files(uri: str, run_id: str, folder: str | Path) -> str:
@@ -42,7 +38,7 @@ def log_model_files(uri: str, run_id: str, folder: str | Path) -> str:
             raise TrackingError(
                 f"MLflow at {uri}: run {run_id} holds other sizes than were sent of {', '.join(wrong)}; try again"
             )
-        mlflow.set_tag(run_id, _DIGEST_TAG, files.digest)
+        mlflow.set_tag(run_id, DIGEST_TAG, files.digest)
     return files.digest
 
 
@@ -57,7 +53,7 @@ def register(uri: str, name: str, run_id: str, *, tags: Mapping[str, str] | None
         from mlflow.exceptions import MlflowException
 
         run = mlflow.get_run(run_id)
-        digest = run.data.tags.get(_DIGEST_TAG)
+        digest = run.data.tags.get(DIGEST_TAG)
         if digest is None:
             raise ModelError(f"runs:/{run_id}/{MODEL_ARTIFACT}: the run holds no model that Caspi uploaded")
         try:
@@ -76,105 +72,73 @@ def register(uri: str, name: str, run_id: str, *, tags: Mapping[str, str] | None
     return int(version.version)
 
 
+def version_at(uri: str, name: str, alias: str) -> int | None:
+    """The version that `models:/NAME@alias` means now; None where nothing does.
+
+    Raises:
+        TrackingError: the server does not answer.
+    """
+    with client(uri) as mlflow:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(mlflow.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+
+
 def set_alias(uri: str, name: str, alias: str, version: int) -> None:
-    """Let `models:/NAME@alias` mean this version.
+    """Let `models:/NAME@alias` mean this version, and remember it for `rollback`.
 
     Raises:
         TrackingError: the server does not answer, or knows no such version.
     """
     with client(uri) as mlflow:
         mlflow.set_registered_model_alias(name, alias, str(version))
+        history = _history(mlflow, name, alias)
+        if history[-1:] != [version]:
+            _remember(mlflow, name, alias, [*history, version])
 
 
-def promote(
-    model: str | Path,
-    name: str,
-    *,
-    alias: str = CHAMPION,
-    uri: str,
-    metrics: Mapping[str, Any] | str | Path | None = None,
-) -> int:
-    """Register a model as the newest version of `name`, as `candidate` and then as `alias`. Returns the version.
-
-    A folder is uploaded unless a run already holds the same files. A model that is already a version keeps its number.
-
-    Args:
-        model: a folder such as RUN/model, `runs:/ID/model`, or `models:/NAME/VERSION`.
-        metrics: what `caspi evaluate` found, or the path of its metrics.json.
-            Default: RUN/evaluation/metrics.json, if there is one.
+def rollback(name: str, *, alias: str = CHAMPION, uri: str) -> tuple[int, int]:
+    """Let `models:/NAME@alias` mean the version again that it meant before. Returns the version left, and that one.
 
     Raises:
-        ModelError: this is not a model; nothing was registered.
-        TrackingError: the server does not answer, or refuses.
+        ModelError: it means no version, or has never meant another one that is still there.
+        TrackingError: the server does not answer.
     """
-    if is_uri(str(model)):
-        run_id, path = run_and_path(str(model), uri)
-        if path != MODEL_ARTIFACT:
-            raise ModelError(f"{model}: expected runs:/{run_id}/{MODEL_ARTIFACT}")
-        folder = None
-    else:
-        folder = Path(model).expanduser().absolute()
-        run_id = _run_that_holds(folder, name, uri)
-    tags = _metric_tags(metrics if metrics is not None else _metrics_beside(folder))
-    version = _version_of(run_id, name, uri)
-    if version is None:
-        version = register(uri, name, run_id, tags=tags)
-    else:
-        _tag_version(uri, name, version, tags)
-    set_alias(uri, name, CANDIDATE, version)
-    set_alias(uri, name, alias, version)
-    return version
-
-
-def _run_that_holds(folder: Path, name: str, uri: str) -> str:
-    """The run that uploaded these very files; where there is none, a new one."""
-    digest = read_model_files(folder).digest
+    current = version_at(uri, name, alias)
+    if current is None:
+        raise ModelError(f"models:/{name}@{alias}: MLflow at {uri} has no such model; `caspi promote` registers one")
     with client(uri) as mlflow:
-        experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
-        runs = mlflow.search_runs(experiments, f"tags.`{_DIGEST_TAG}` = '{digest}'", max_results=1)
-        if runs:
-            return str(runs[0].info.run_id)
-        experiment = mlflow.get_experiment_by_name(_REGISTRATIONS)
-        experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(_REGISTRATIONS)
-        run_id = str(mlflow.create_run(experiment_id, run_name=name, tags=code_version()).info.run_id)
-        log_model_files(uri, run_id, folder)
-        mlflow.set_terminated(run_id)
-    return run_id
+        kept = {int(each.version) for each in mlflow.search_model_versions(f"name = '{name}'")}
+        history = _history(mlflow, name, alias)
+        while history and (history[-1] == current or history[-1] not in kept):
+            history.pop()
+        if not history:
+            raise ModelError(
+                f"models:/{name}@{alias} is version {current} and was no other before that is still registered; "
+                "there is nothing to go back to"
+            )
+        mlflow.set_registered_model_alias(name, alias, str(history[-1]))
+        _remember(mlflow, name, alias, history)
+        mlflow.set_model_version_tag(
+            name, str(current), "caspi.rolled_back", datetime.now(UTC).isoformat("T", "seconds")
+        )
+    return current, history[-1]
 
 
-def _version_of(run_id: str, name: str, uri: str) -> int | None:
-    """The version under which a run's model is registered, if it is."""
-    with client(uri) as mlflow:
-        versions = [each for each in mlflow.search_model_versions(f"name = '{name}'") if each.run_id == run_id]
-        return max((int(each.version) for each in versions), default=None)
+def _history(mlflow: Any, name: str, alias: str) -> list[int]:
+    """The versions that an alias meant, the present one last, as far as we set it."""
+    written = mlflow.get_registered_model(name).tags.get(_HISTORY_TAG.format(alias=alias), "")
+    return [int(version) for version in written.split()]
 
 
-def _tag_version(uri: str, name: str, version: int, tags: Mapping[str, str]) -> None:
-    with client(uri) as mlflow:
-        for key, value in tags.items():
-            mlflow.set_model_version_tag(name, str(version), key, value)
-
-
-def _metrics_beside(folder: Path | None) -> Path | None:
-    """RUN/evaluation/metrics.json for RUN/model."""
-    path = folder.parent / "evaluation" / "metrics.json" if folder else None
-    return path if path and path.is_file() else None
-
-
-def _metric_tags(metrics: Mapping[str, Any] | str | Path | None) -> dict[str, str]:
-    """The headline as tags of a version, so that versions can be compared where they are listed."""
-    if metrics is None:
-        return {}
-    if isinstance(metrics, str | Path):
-        try:
-            metrics = json.loads(Path(metrics).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{metrics}: not readable as the metrics.json of `caspi evaluate`: {error}") from error
-    assert isinstance(metrics, Mapping)
-    tags = {key: json.dumps(metrics[key]) for key in _METRICS_AS_TAGS if key in metrics}
-    if metrics.get("corpus_fingerprint"):
-        tags["caspi.evaluated_on"] = str(metrics["corpus_fingerprint"])
-    return {key: value.strip('"') for key, value in tags.items()}
+def _remember(mlflow: Any, name: str, alias: str, history: Sequence[int]) -> None:
+    tag = " ".join(str(version) for version in history[-_MAX_HISTORY:])
+    mlflow.set_registered_model_tag(name, _HISTORY_TAG.format(alias=alias), tag)
 
 
 def _stored_sizes(mlflow: Any, run_id: str, path: str) -> dict[str, int]:

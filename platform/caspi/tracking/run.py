@@ -1,7 +1,9 @@
 """A run in MLflow: created by the driver, with everything that it depends on. Curves come from `writer.py`."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from caspi.corpus.format import Corpus
@@ -16,7 +18,11 @@ Stage = Literal["prepare", "train"]
 
 # MLflow's limits on one request and on one parameter.
 _MAX_PARAMS_PER_REQUEST = 100
+_MAX_METRICS_PER_REQUEST = 1000
 _MAX_PARAM_CHARS = 6000
+
+# What MLflow takes in the name of a metric. Ours may hold what a source or a speaker is called.
+_NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
 
 
 def start_run(recipe: Recipe, corpus: Corpus, *, uri: str, name: str | None = None) -> str:
@@ -48,7 +54,7 @@ def create_run(
 
     ours = {"caspi.stage": stage, "caspi.recipe": recipe.name, "caspi.corpus_fingerprint": corpus.fingerprint}
     tags = {**provenance(), **ours, **(tags or {})}
-    experiment = _experiment_id(mlflow, recipe.tracking.experiment)
+    experiment = experiment_id(mlflow, recipe.tracking.experiment)
     run_id: str = mlflow.create_run(experiment, run_name=name, tags=tags).info.run_id
     params = [Param(key, value) for key, value in flatten(recipe.model_dump(mode="json"))]
     for start in range(0, len(params), _MAX_PARAMS_PER_REQUEST):
@@ -96,20 +102,18 @@ def finish_run(uri: str, run_id: str, status: Status = "FINISHED") -> None:
         mlflow.set_terminated(run_id, status)
 
 
-def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as (dotted key, text), items of lists by number; what is too long for MLflow is cut."""
-    if isinstance(values, Mapping) and values:
-        for key, value in values.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(values, list) and any(isinstance(item, dict | list) for item in values):
-        for position, value in enumerate(values):
-            yield from flatten(value, f"{prefix}.{position}")
-    else:
-        yield prefix, str(values)[:_MAX_PARAM_CHARS]
+def log_figures(mlflow: Any, run_id: str, figures: Iterable[tuple[str, float]]) -> None:
+    """Store numbers that have no curve, under names that a chart can compare. For within `client`."""
+    from mlflow.entities import Metric
+
+    timestamp_ms = int(1000 * time.time())
+    metrics = [Metric(_NOT_IN_NAMES.sub("_", key), float(value), timestamp_ms, 0) for key, value in figures]
+    for start in range(0, len(metrics), _MAX_METRICS_PER_REQUEST):
+        mlflow.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS_PER_REQUEST])
 
 
-def _experiment_id(mlflow: Any, name: str) -> str:
-    """The experiment's id; it is created unless it exists, by us or by someone who was faster."""
+def experiment_id(mlflow: Any, name: str) -> str:
+    """The experiment's id; it is created unless it exists, by us or by someone who was faster. For within `client`."""
     from mlflow.exceptions import MlflowException
 
     experiment = mlflow.get_experiment_by_name(name)
@@ -121,3 +125,15 @@ def _experiment_id(mlflow: Any, name: str) -> str:
     if experiment is None or experiment.lifecycle_stage != "active":
         raise TrackingError(f"experiment {name!r} was deleted in MLflow; restore it there or set tracking.experiment")
     return str(experiment.experiment_id)
+
+
+def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values as (dotted key, text), items of lists by number; what is too long for MLflow is cut."""
+    if isinstance(values, Mapping) and values:
+        for key, value in values.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(values, list) and any(isinstance(item, dict | list) for item in values):
+        for position, value in enumerate(values):
+            yield from flatten(value, f"{prefix}.{position}")
+    else:
+        yield prefix, str(values)[:_MAX_PARAM_CHARS]

@@ -1,0 +1,90 @@
+"""comparison.html: several systems on the same utterances as one page, with all their answers side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from caspi.evaluation.report import confusions, fill
+from caspi.evaluation.results import Results
+from caspi.evaluation.sound import Sound, collect_sound
+
+_CLEAR_P_VALUE = 0.05
+
+
+def write_comparison_report(
+    folder: str | Path, systems: Mapping[str, Results], summary: Mapping[str, Any], *, with_sound: bool = True
+) -> Path:
+    """Write `folder/comparison.html`, and beside it the sound, where that is more than fits into a page.
+
+    Args:
+        systems: the evaluations by the names under which they were compared, in that order.
+        summary: what comparison.json holds.
+        with_sound: let the page play the utterances, from the corpus of the first evaluation.
+    """
+    path = Path(folder) / "comparison.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = collect_sound(next(iter(systems.values())), path) if with_sound else Sound()
+    path.write_text(render_comparison(systems, summary, sound), encoding="utf-8")
+    return path
+
+
+def render_comparison(systems: Mapping[str, Results], summary: Mapping[str, Any], sound: Sound) -> str:
+    """The page as HTML."""
+    slices = _slices(summary, next(iter(systems.values())).metrics["slices"])
+    return fill(
+        "comparison.html.j2",
+        systems,
+        sound,
+        names=list(systems),
+        summary=summary,
+        verdict=verdict(summary),
+        slices=slices,
+        highest=max((wer for parts in slices.values() for part in parts.values() for wer in part["wers"]), default=0.0),
+        highest_end=max(each["wer_interval"][1] for each in summary["systems"]),
+        confusions={name: confusions(each) for name, each in systems.items()},
+        clear_p_value=_CLEAR_P_VALUE,
+    )
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """Who is best, in a sentence. A difference counts where its 95% interval does not hold 0."""
+    ranked = sorted(summary["systems"], key=lambda system: float(system["wer"]))
+    best = ranked[0]["name"]
+    unclear = [system["name"] for system in ranked[1:] if not _is_clear(summary, best, system["name"])]
+    if not unclear:
+        return f"{best} is {'better' if len(ranked) == 2 else 'best'}"
+    if len(unclear) == len(ranked) - 1:
+        return "No clear difference"
+    return f"{best} leads, not clearly ahead of {' and '.join(unclear)}"
+
+
+def _is_clear(summary: Mapping[str, Any], one: str, other: str) -> bool:
+    (pair,) = (each for each in summary["pairs"] if {each["baseline"], each["system"]} == {one, other})
+    low, high = pair["wer_difference_interval"]
+    return not low <= 0 <= high
+
+
+def _slices(summary: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of each slice every system's WER, in the order of the systems; and of two systems their difference.
+
+    Slices are those that a single evaluation shows too, in its order (`known`).
+    """
+    first = summary["systems"][0]["name"]
+    pairs = [pair for pair in summary["pairs"] if pair["baseline"] == first]
+    compared = pairs[0]["slices"]
+    return {
+        group: {
+            name: {
+                **compared[group][name],
+                "wers": [
+                    compared[group][name]["baseline_wer"],
+                    *(pair["slices"][group][name]["wer"] for pair in pairs),
+                ],
+                "is_clear": len(pairs) == 1 and compared[group][name]["p_value_holm"] < _CLEAR_P_VALUE,
+            }
+            for name in names
+            if name in compared[group]
+        }
+        for group, names in known.items()
+        if group in compared
+    }

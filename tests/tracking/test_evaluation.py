@@ -1,0 +1,79 @@
+"""What MLflow knows of an evaluation."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from caspi.evaluation.report import write_report
+from caspi.tracking import log_evaluation, log_model_files, record_evaluation
+from caspi.tracking.client import client
+from caspi.tracking.model_files import read_model_files
+from tests.evaluation.hearing import hear
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, model_folder: Path) -> Path:
+    """The evaluation of the fixture's model, half of whose words are wrong."""
+    results = hear([("א ב", "א ג"), ("א ב", "א ד")], name=str(model_folder), source=["crowd", "שם, אחר"])
+    results.metrics["model_fingerprint"] = read_model_files(model_folder).digest
+    folder = tmp_path / "evaluation"
+    write_report(folder, results)
+    results.write(folder)
+    return folder
+
+
+def test_it_lies_with_the_run_that_made_the_model(
+    mlflow_uri: str, run_id: str, model_folder: Path, evaluated: Path, tmp_path: Path
+):
+    log_model_files(mlflow_uri, run_id, model_folder)
+    assert log_evaluation(evaluated, uri=mlflow_uri) == run_id
+    with client(mlflow_uri) as mlflow:
+        run = mlflow.get_run(run_id)
+        (place,) = mlflow.list_artifacts(run_id, "evaluation")
+        stored = Path(mlflow.download_artifacts(run_id, place.path, str(tmp_path)))
+    assert run.info.status == "RUNNING"  # how the run itself ended is not ours to say
+    expected = {"test/wer": 0.5, "test/wer_ivrit": 0.5, "test/num_utterances": 2, "test/num_empty": 0}
+    expected |= {"test/wer_by_source/crowd": 0.5, "test/wer_by_source/שם_ אחר": 0.5}
+    assert expected.items() <= run.data.metrics.items()
+    assert place.path.startswith("evaluation/test-")
+    for name in ("report.html", "metrics.json", "utterances.parquet"):
+        assert (stored / name).read_bytes() == (evaluated / name).read_bytes()
+
+
+def test_a_model_that_no_run_made_gets_a_run(mlflow_uri: str, evaluated: Path):
+    results = hear([("א ב", "א ג")], name="Qwen/Qwen3-ASR-1.7B-hf")
+    results.metrics["model_fingerprint"] = "Qwen/Qwen3-ASR-1.7B-hf"
+    results.write(evaluated)
+    with client(mlflow_uri) as mlflow:
+        run = mlflow.get_run(log_evaluation(evaluated, uri=mlflow_uri))
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "evaluate Qwen/Qwen3-ASR-1.7B-hf")
+    assert run.data.tags["caspi.model"] == "Qwen/Qwen3-ASR-1.7B-hf"
+    assert run.data.metrics["test/wer"] == 0.5
+
+
+def test_another_test_set_lies_beside_it(mlflow_uri: str, run_id: str, model_folder: Path, evaluated: Path):
+    log_model_files(mlflow_uri, run_id, model_folder)
+    log_evaluation(evaluated, uri=mlflow_uri)
+    other = hear([("שלום", "שלום")])
+    other.metrics["model_fingerprint"] = read_model_files(model_folder).digest
+    other.write(evaluated)
+    log_evaluation(evaluated, uri=mlflow_uri)
+    with client(mlflow_uri) as mlflow:
+        assert len(mlflow.list_artifacts(run_id, "evaluation")) == 2
+
+
+def test_no_server_is_started_where_there_is_nothing_to_add_to(evaluated: Path, home: Path):
+    assert record_evaluation(evaluated) is None
+    assert not home.exists()
+
+
+def test_a_server_that_does_not_answer_is_only_a_warning(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys.modules["caspi.tracking.server"], "ANSWER_TIMEOUT_S", 0.0)
+    with caplog.at_level(logging.WARNING, "caspi"):
+        assert record_evaluation(evaluated) is None
+    assert "the evaluation is complete" in caplog.text
