@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from scipy import signal
 
+from caspi.audio.nonspeech import pink, white
 from caspi.errors import RecipeError, SourceError, TrainingError
 from caspi.recipe import load_recipe
 from caspi.recipe.augmentation import Augmentation, BandLimit, Codec, Noise, Reverberation
