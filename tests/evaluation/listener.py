@@ -5,6 +5,8 @@ A clip whose level is 0.25 is heard as `המספר הוא 25`.
 
 import argparse
 import functools
+import os
+import signal
 import time
 import uuid
 from collections.abc import Sequence
@@ -17,18 +19,22 @@ from caspi.inference.transcription import Transcription
 
 
 class Listener:
-    """Takes its time, and leaves a file for each call."""
+    """Takes its time, leaves a file for each call, and dies of one level."""
 
-    def __init__(self, calls: Path, *, seconds: float = 0.0) -> None:
-        self._calls, self._seconds = calls, seconds
+    def __init__(self, calls: Path, *, seconds: float = 0.0, deadly: int | None = None) -> None:
+        self._calls, self._seconds, self._deadly = calls, seconds, deadly
 
     def transcribe_batch(
         self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
     ) -> list[Transcription]:
         (self._calls / uuid.uuid4().hex).touch()
         time.sleep(self._seconds)
+        levels = [round(float(clip.mean()) * 100) for clip in clips]
+        if self._deadly in levels:
+            os.kill(os.getpid(), signal.SIGKILL)
         return [
-            Transcription(f"המספר הוא {round(float(clip.mean()) * 100)}", "Hebrew", len(clip) / 16000) for clip in clips
+            Transcription(f"המספר הוא {level}", "Hebrew", len(clip) / 16000)
+            for level, clip in zip(levels, clips, strict=True)
         ]
 
 

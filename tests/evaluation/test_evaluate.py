@@ -1,19 +1,22 @@
 """A split through a model, and what is written about it."""
 
+import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from caspi.corpus.format import Corpus
-from caspi.errors import CorpusError, RequestError, ResultsError
+from caspi.errors import CorpusError, ModelError, RequestError, ResultsError
 from caspi.evaluation import evaluate, score, transcribing
 from caspi.inference.transcription import Transcription
 from tests.evaluation.conftest import make_row, write_corpus
+from tests.evaluation.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("ray_2_cpus")
 
@@ -31,6 +34,11 @@ class HearsTheLevel:
 
     def _text(self, number: int) -> str:
         return {3: "המספר היה שלוש"}.get(number, f"המספר הוא {number}")
+
+
+class Refuses:
+    def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
+        raise RequestError("the endpoint knows no Hebrew")
 
 
 def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path: Path):
@@ -115,7 +123,7 @@ def test_another_evaluation_is_replaced_only_when_asked_to(corpus: Corpus, tmp_p
         evaluate("double", corpus, output=tmp_path, language="he", factory=os.abort)
     assert json.loads((tmp_path / "metrics.json").read_text())["wer"] == first["wer"]
     (tmp_path / "hypotheses" / "request.json").unlink()
-    with pytest.raises(ResultsError, match="another evaluation: of double, without the hypotheses"):
+    with pytest.raises(ResultsError, match="another evaluation: one without the hypotheses that it came from"):
         evaluate("double", corpus, output=tmp_path, factory=os.abort)
     again = evaluate("double", corpus, output=tmp_path, language="he", factory=HearsTheLevel, overwrite=True)
     assert again["wer"] == first["wer"]
@@ -127,6 +135,39 @@ def test_answers_that_were_damaged_are_asked_for_again(corpus: Corpus, tmp_path:
         part.write_bytes(part.read_bytes()[:100])
     again = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
     assert (again["wer"], again["test_set"]) == (first["wer"], first["test_set"])
+
+
+def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_are_scored(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 9)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(Listener, tmp_path / "calls", deadly=5)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["num_utterances"], metrics["wer"]) == (7, 0.0)
+    assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
+
+
+def test_a_model_that_is_not_there_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ModelError, match=r"^\S+/nowhere: no such model; expected a folder"):
+        evaluate(tmp_path / "nowhere", corpus, output=tmp_path / "out")
+
+
+def test_a_model_that_was_moved_is_the_same_and_a_mistyped_one_leaves_no_mark(corpus: Corpus, tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"1")
+    with pytest.raises(RequestError, match="no Hebrew"):
+        evaluate(tmp_path, corpus, output=tmp_path / "out", factory=Refuses)
+    first = evaluate(tmp_path / "model", corpus, output=tmp_path / "out", factory=HearsTheLevel)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    again = evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
+    assert again["wer"] == first["wer"]
+    (tmp_path / "moved" / "weights").write_bytes(b"2")
+    with pytest.raises(ResultsError, match=r"model_fingerprint .* there, .* here"):
+        evaluate(tmp_path / "moved", corpus, output=tmp_path / "out", factory=os.abort)
+
+
+def test_what_a_transcriber_refuses_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(RequestError, match=r"^the endpoint knows no Hebrew$"):
+        evaluate("double", corpus, output=tmp_path / "out", factory=Refuses)
 
 
 def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):

@@ -62,7 +62,7 @@ def test_a_source_is_judged_whole_with_the_texts_as_they_were_written(recipe: Re
 
     again = evaluate_source("double", recipe, "heard", output=output, factory=SaysTheSame)
     assert again["test_set"] == metrics["test_set"]
-    with pytest.raises(ResultsError, match="holds another evaluation: model 'double' there, 'another' here"):
+    with pytest.raises(ResultsError, match=r"model_fingerprint 'double' .double. there, 'another' .another. here"):
         evaluate_source("another", recipe, "heard", output=output, factory=SaysTheSame)
 
 

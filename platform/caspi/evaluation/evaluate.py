@@ -85,7 +85,13 @@ def evaluate(
             _add_places(rows, index)
             if with_rejected:
                 rows += _rejected(corpus)
-            metrics = judge(rows, clips, lenient=lenient, what=f"{corpus.path}: its {split} split") | {
+            if all(row["error"] for row in rows):
+                raise CorpusError(
+                    f"{corpus.path}: none of the {len(rows)} utterances of its {split} split can be decoded"
+                )
+            score_rows(rows)
+            score_rows(clips)
+            metrics = summarize(rows, clips, with_lenient=lenient) | {
                 "split": split,
                 "model": str(model),
                 "model_fingerprint": request["model_fingerprint"],
@@ -97,19 +103,6 @@ def evaluate(
             write_report(output, results)
             results.write(output)
     return metrics
-
-
-def judge(rows: list[Row], clips: list[Row], *, lenient: bool, what: str) -> dict[str, Any]:
-    """Score transcribed rows in place; returns what metrics.json says of them.
-
-    Raises:
-        CorpusError: not one row can be scored. `what` is for this message.
-    """
-    if all(row["error"] for row in rows):
-        raise CorpusError(f"{what}: none of the {len(rows)} utterances can be decoded")
-    score_rows(rows)
-    score_rows(clips)
-    return summarize(rows, clips, with_lenient=lenient)
 
 
 def load_transcriber(model: str, limits: Inference | None) -> BatchTranscriber:

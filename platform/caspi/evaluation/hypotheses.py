@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from caspi.corpus.commit import hold, write_text
 from caspi.corpus.staging import read_arrow, write_arrow
+from caspi.corpus.tasks import full_disk, is_full
 from caspi.errors import ResultsError
-from caspi.evaluation.results import Results
 from caspi.tracking.model_files import hash_files
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,17 @@ class Hypotheses:
             return None
 
     def write(self, chunk: str, answers: pa.Table) -> None:
-        write_arrow(answers, self._path(chunk))
+        """Keep the answers to a chunk.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            write_arrow(answers, self._path(chunk))
+        except OSError as error:
+            if is_full(error):
+                raise full_disk(error) from error
+            raise
 
     def _path(self, chunk: str) -> Path:
         return self.folder / f"{chunk}.arrow"
@@ -85,17 +95,23 @@ def fingerprint_model(model: str) -> str:
 
 
 def _differing(output: Path, request: Mapping[str, Any]) -> list[str]:
-    """In what an evaluation that is there differs from this request, for people; nothing if there is none."""
+    """In what an evaluation that is there differs from this request, for people; nothing if none is there.
+
+    A model that lies elsewhere now, or is called by another name, is the same if its files are.
+    """
+    if not (output / "metrics.json").exists() and not any(output.glob("hypotheses/*.arrow")):
+        return []  # at most a request that nobody answered
     try:
         found = json.loads((output / "hypotheses" / "request.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        if not (output / "metrics.json").exists():
-            return []
-        with contextlib.suppress(ResultsError):
-            return [f"of {Results.read(output).metrics.get('model')}, without the hypotheses that it came from"]
-        return ["written by another version of Caspi"]
+        return ["one without the hypotheses that it came from"]
     return [
-        f"{name} {found.get(name)!r} there, {wanted!r} here"
-        for name, wanted in request.items()
-        if found.get(name) != wanted
+        f"{name} {_describe(name, found)} there, {_describe(name, request)} here"
+        for name in request
+        if name != "model" and found.get(name) != request[name]
     ]
+
+
+def _describe(name: str, request: Mapping[str, Any]) -> str:
+    value = repr(request.get(name))
+    return f"{value} ({request.get('model')})" if name == "model_fingerprint" else value

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from caspi import audio
 from caspi.corpus.format import Corpus, Utterance
 from caspi.errors import AudioError
+from caspi.evaluation import witness
 from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
 from caspi.evaluation.hypotheses import Hypotheses
 from caspi.inference.transcription import Transcription
@@ -24,6 +25,11 @@ _READ_CPUS = 0.25
 # A chunk travels decoded, as one block of the object store: 600 s are 38 MB. It is also what a kill may lose.
 _MAX_CHUNK_S = 600.0
 _MAX_CHUNK_UTTERANCES = 64
+
+CRASHED = "transcriber_crashed"
+"""Why a clip could not be used: the processes that transcribed it died."""
+
+_DEATHS_ALLOWED = 2  # one may be chance: a machine that was taken away
 
 
 class BatchTranscriber(Protocol):
@@ -103,11 +109,12 @@ def _transcribe(
     factory: Callable[[], BatchTranscriber],
     language: str | None,
     environment: Mapping[str, str],
-) -> Any:
-    """The answers to each chunk as a table, as they come."""
+) -> Iterator[pa.Table]:
+    """The answers to each chunk, as they come."""
     import ray
 
     num_actors, resources = actor_pool(num_chunks=len(chunks))
+    watching = witness.start()
     # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
     # actors would hold it, and both would wait for ever.
     transcribed = (
@@ -115,7 +122,7 @@ def _transcribe(
         .map_batches(reading, batch_size=1, batch_format="numpy", num_cpus=_READ_CPUS)
         .map_batches(
             TranscribeUtterances,
-            fn_constructor_args=(factory, language),
+            fn_constructor_args=(factory, language, watching),
             batch_size=None,  # a block as it is: one chunk
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
@@ -123,7 +130,8 @@ def _transcribe(
             **resources,
         )
     )
-    return transcribed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with witness.told(watching):
+        yield from transcribed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def plan_chunks(index: pa.Table) -> list[Chunk]:
@@ -144,31 +152,50 @@ def plan_chunks(index: pa.Table) -> list[Chunk]:
 
 
 class TranscribeUtterances:
-    """A member of the actor pool: loads the model once, then turns decoded chunks into hypotheses."""
+    """A member of the actor pool: loads the model once, then turns decoded chunks into hypotheses.
 
-    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None) -> None:
-        self._transcriber = factory()
-        self._language = language
+    Ray gives a chunk to another actor when one dies. Where two died of a chunk its clips are transcribed one by one,
+    and a clip that another two die of is left out as `transcriber_crashed`: it must not end what all others begin.
+    """
+
+    def __init__(self, factory: Callable[[], BatchTranscriber], language: str | None, watching: Any) -> None:
+        self._language, self._witness = language, watching
+        with witness.telling(self._witness):
+            self._transcriber = factory()
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
-        """Replace `samples` by `hypothesis`; it is empty where the clip could not be decoded, as `error` says."""
+        """Replace `samples` by `hypothesis`; it is empty where `error` says why the clip could not be used."""
         began = time.time()
         rows = chunk.to_pylist()
         for row in rows:
-            row["language"] = self._language or row["language"]
+            row.update(language=self._language or row["language"], hypothesis="")
         heard = [row for row in rows if row["error"] is None]
-        clips = [np.frombuffer(row["samples"], np.float32) for row in heard]
-        answers = (
-            self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in heard]) if heard else []
-        )
+        if not self._transcribe(rows[0]["chunk"], heard):
+            for row in heard:
+                if not self._transcribe(row["utterance_id"], [row]):
+                    row["error"] = CRASHED
         ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
-        for row in rows:
-            row.update(hypothesis="", began_unix_s=began, ended_unix_s=ended)
-        for row, answer in zip(heard, answers, strict=True):
+        return pa.Table.from_pylist(
+            [{**row, "began_unix_s": began, "ended_unix_s": ended} for row in rows], _TRANSCRIBED_SCHEMA
+        )
+
+    def _transcribe(self, name: str, rows: Sequence[dict[str, Any]]) -> bool:
+        """Add the answers to rows; False, and nothing, if too many died of what goes by this name."""
+        if witness.deaths(self._witness, name) >= _DEATHS_ALLOWED:
+            return False
+        began = time.perf_counter()
+        with witness.telling(self._witness):
+            answers = self._answer(rows) if rows else []
+        elapsed_s = time.perf_counter() - began
+        for row, answer in zip(rows, answers, strict=True):
             # One that does not say how long it took answered them all together.
-            latency_s = ended - began if answer.latency_s is None else answer.latency_s
-            row.update(hypothesis=answer.text, latency_s=latency_s)
-        return pa.Table.from_pylist(rows, _TRANSCRIBED_SCHEMA)
+            row.update(hypothesis=answer.text, latency_s=elapsed_s if answer.latency_s is None else answer.latency_s)
+        self._witness.end.remote(name)
+        return True
+
+    def _answer(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Transcription]:
+        clips = [np.frombuffer(row["samples"], np.float32) for row in rows]
+        return self._transcriber.transcribe_batch(clips, languages=[row["language"] for row in rows])
 
 
 _READ_SCHEMA = pa.schema(
