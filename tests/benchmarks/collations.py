@@ -42,7 +42,7 @@ def main() -> None:
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     loaded = load(args.model) if args.model else toy(args.width)
     loaded.model.to(device).train()
-    optimizer = build_optimizer(loaded.model, Optimizer(learning_rate=1e-9))
+    optimizer = build_optimizer(loaded.model, Optimizer(learning_rate=1e-12))
     objective = Objective(device, autocast_type("auto", device), max_grad_norm=1.0)
     random = np.random.default_rng(0)
     durations_s = np.clip(random.lognormal(np.log(5.5) - 0.5**2 / 2, 0.5, 5000), 0.5, 30)

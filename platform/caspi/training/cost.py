@@ -34,7 +34,7 @@ from caspi.training.validation import num_judged
 # What is assumed of GPUs, until a run on them says better.
 _MFU = 0.20
 _LORA_MFU = 0.16  # many small products beside the large ones
-_READ_RTFX = 500  # one thread of reading, decoding and log-mel, on one core; see docs/benchmarks.md
+_READ_RTFX = 500  # reading, decoding and augmentation: a third of what a core does, see docs/benchmarks.md
 _VALIDATION_RTFX = 200  # transcribing on one GPU
 _START_S = 180  # machines, Ray, weights, the first checkpoint
 
