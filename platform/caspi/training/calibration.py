@@ -203,6 +203,8 @@ class Memory:
         versions = {"caspi": caspi.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
         model = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}
         values = {"devices": sorted(set(devices)), "limit_bytes": limit_bytes, "model": model, "training": settings}
+        if training.sharding == "full":
+            values["num_workers"] = len(devices)
         return cls(folder, values | versions)
 
     @property

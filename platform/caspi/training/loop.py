@@ -144,11 +144,13 @@ class _Loop:
         """Judge the model, unless that is done aside, and write a checkpoint."""
         if judge and not self.worker.job.judges_aside:
             self._judge()
+        is_ready = False
         if self.keeper is not None:
             with self._no_lonely_error():
                 self.keeper.wait()
+                is_ready = True
         snapshot = self.worker.snapshot()  # of a sharded model by all ranks, whatever became of the one before
-        if self.keeper is not None and snapshot is not None and self.error is None:
+        if self.keeper is not None and snapshot is not None and is_ready:
             self.keeper.save(snapshot, judge=judge)
         self.progress.restart()
 
