@@ -43,7 +43,9 @@ def utterances() -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def batches(loaded: Loaded, rank: int, world_size: int, per_batch: int, collation: Collation) -> list[Batch]:
+def batches(
+    loaded: Loaded, rank: int, world_size: int, per_batch: int, collation: Collation = "bucketed"
+) -> list[Batch]:
     mine = utterances()[rank::world_size]
     return [
         collate(
