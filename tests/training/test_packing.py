@@ -1,6 +1,9 @@
 """Packed micro-batches in the plan: who computes what, within which bounds, and how much of it is padding."""
 
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caspi.errors import RunError
+from caspi.recipe import parse_recipe, show
 from caspi.recipe.sections import Batches, Training
 from caspi.training import collating
 from caspi.training.dealing import deal_packed
 from caspi.training.plan import plan_epoch
+from caspi.training.resuming import check_same_run
 from tests.training.test_plan import computed, speech_like
+from tests.training.whole_runs import changed
 
 
 @pytest.mark.parametrize("bounds", [{"max_micro_batch_s": 60.0}, {"max_micro_batch_tokens": 900}])
@@ -66,6 +73,17 @@ def test_cpus_pack_and_devices_without_the_kernel_bucket_unless_told_otherwise()
 def test_ranks_that_differ_agree_on_what_all_of_them_can_do():
     assert collating.agreed(["packed", "packed"]) == "packed"
     assert collating.agreed(["packed", "bucketed"]) == "bucketed"
+
+
+def test_a_run_may_go_on_with_another_collation(tmp_path: Path):
+    """On other machines `auto` may mean another one, and it makes no difference."""
+    recipe = parse_recipe({"name": "speech", "data": {"sources": [{"kind": "folder", "path": str(tmp_path)}]}})
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "recipe.yaml").write_text(show(recipe))
+    corpus: Any = SimpleNamespace(fingerprint="same", path=tmp_path)
+    check_same_run(changed(recipe, batches={"collation": "bucketed"}), corpus, tmp_path)
+    with pytest.raises(RunError, match="step_audio_s"):
+        check_same_run(changed(recipe, batches={"step_audio_s": 7}), corpus, tmp_path)
 
 
 def test_planned_gpus_pack_in_bf16():

@@ -15,6 +15,7 @@ _FREE = (
     "training.workers",
     "training.batches.max_micro_batch_s",
     "training.batches.max_micro_batch_tokens",
+    "training.batches.collation",
     "training.gradient_checkpointing",
     "training.compile",
     "training.sharding",
