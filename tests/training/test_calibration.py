@@ -193,8 +193,8 @@ def long_clips(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Tones of one to six seconds, and a few of half a minute; a toy to which a second of them is some megabytes."""
     folder = tmp_path_factory.mktemp("tones")
     random = np.random.default_rng(5)
-    for number in range(60):
-        words = random.choice(["אחת", "שתים", "שלוש"], size=75 if number % 20 == 7 else random.integers(3, 16))
+    for number in range(120):
+        words = random.choice(["אחת", "שתים", "שלוש"], size=75 if number % 40 == 7 else random.integers(3, 16))
         samples = np.concatenate([tone({"אחת": 300, "שתים": 600, "שלוש": 1200}[word], 0.38) for word in words])
         (folder / f"{number:02d}.flac").write_bytes(audio.encode_flac(samples))
         (folder / f"{number:02d}.txt").write_text(" ".join(words), encoding="utf-8")
