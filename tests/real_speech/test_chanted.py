@@ -93,5 +93,5 @@ def validation_loss(model: Path, corpus: Corpus) -> float:
 def test_chanted_hebrew_is_learnt_as_far_as_it_was(material: Callable[[str], Path], tmp_path: Path):
     loss, cer = measure(material("speech"), tmp_path)
     print(f"chanted Hebrew: validation loss {loss:.3f}, CER {cer:.1%}")
-    assert loss < 3.0
-    assert cer < 0.9
+    assert loss < 2.85
+    assert cer < 0.88
