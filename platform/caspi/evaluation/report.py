@@ -115,10 +115,11 @@ def rules(score: str) -> str:
 
 def _draw_durations(systems: Mapping[str, Results], table: Mapping[str, Any]) -> Columns | None:
     """Error by duration; None where all utterances are about as long, or all are right."""
-    bands = dict(table["groups"]).get("duration", [])
     shown = pa.array(table["rows"]["id"])
     tables = [scored_rows(each) for each in systems.values()]
     tables = [each.filter(pc.is_in(each["utterance_id"], shown)) for each in tables]
+    labels = {label for each in tables[0]["slices"].to_pylist() for label in each or ()}
+    bands = [band for band in dict(table["groups"]).get("duration", []) if f"duration={band}" in labels]
     rates = rates_by_duration(tables, bands)
     return draw_columns(bands, rates) if len(bands) > 1 and any(each.wer for band in rates for each in band) else None
 
