@@ -21,16 +21,11 @@ from caspi.evaluation.sound import Sound, collect_sound
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(folder: str | Path, results: Results, *, with_sound: bool = True) -> Path:
-    """Write `folder/report.html`, and beside it the sound, where that is more than fits into a page.
-
-    Args:
-        with_sound: let the page play the utterances, from the corpus that metrics.json names.
-    """
+def write_report(folder: str | Path, results: Results) -> Path:
+    """Write `folder/report.html`, and beside it the sound, where that is more than fits into a page."""
     path = Path(folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = collect_sound(results, path) if with_sound else Sound()
-    path.write_text(render(results, sound), encoding="utf-8")
+    path.write_text(render(results, collect_sound(results, path)), encoding="utf-8")
     return path
 
 
