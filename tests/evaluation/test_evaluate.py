@@ -81,7 +81,7 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
 
     report = (output / "report.html").read_text()
     assert "16.7% WER" in report
-    assert "<del>הוא</del><ins>היה</ins>" in report
+    assert '"heard":["' in report  # the table of utterances
 
 
 def test_several_actors_share_the_work_and_leave_room_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

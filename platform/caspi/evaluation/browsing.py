@@ -43,7 +43,7 @@ def browse(systems: Mapping[str, Results], sound: Sound) -> dict[str, Any]:
             "id": [row["utterance_id"] for row in first],
             "said": [row["reference_scored"] or "" for row in first],
             "written": [_unless_same(row["reference"], row["reference_scored"]) for row in first],
-            "seconds": [round(row["duration_s"], 2) for row in first],
+            "seconds": [None if row["duration_s"] is None else round(row["duration_s"], 2) for row in first],
             "language": [languages.index(row["language"]) for row in first],
             "slices": [[places[label] for label in row["slices"] or ()] for row in first],
             "recording": [row["recording_id"] for row in first],

@@ -59,7 +59,7 @@
 
   const sortValues = {
     order: places,
-    seconds: rows.seconds,
+    seconds: all(row => rows.seconds[row] ?? -1),
     change,
     wer: all(row => (usable[row] ? errors[0][row] / Math.max(1, numWords[row]) : -1)),
   };
@@ -218,7 +218,7 @@
     const rate = single ? cell("WER", problem || !numWords[row] ? "–" : percent(sortValues.wer[row])) : cell("change", String(change[row]));
     const about = [rows.id[row], rows.speaker[row]].filter(Boolean).map(each => make("bdi", {}, each));
     const words = make("td", { role: "cell", class: "words" }, text, make("div", { class: "meta" }, ...about, makeDetails(row)));
-    const seconds = cell("seconds", rows.seconds[row].toFixed(1));
+    const seconds = cell("seconds", rows.seconds[row]?.toFixed(1) ?? "–");
     const play = isAudible ? [make("td", { role: "cell", class: "play" }, ...makePlay(row))] : [];
     return make("tr", { role: "row", "aria-rowindex": rowIndex }, ...play, ...numbers, rate, seconds, words);
   }
