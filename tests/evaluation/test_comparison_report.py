@@ -92,6 +92,17 @@ def test_of_three_systems_every_pair_is_listed():
         assert f"<bdi>{system}</bdi> against <bdi>{baseline}</bdi>" in html
 
 
+def test_utterances_that_one_system_was_not_scored_on_are_not_shown():
+    base = hear(list(zip(SAID, HEARD["base"], strict=True)), source=["x", "x", "y"], duration_s=[1.0, 3.0, 8.0])
+    tuned = hear(
+        list(zip(SAID, HEARD["tuned"], strict=True)), source=["x", "x", "y"], error=[None, None, "undecodable_audio"]
+    )
+    found = summary({"base": base, "tuned": tuned}, CLEAR)
+    html = render_comparison({"base": base, "tuned": tuned}, found, Sound())
+    assert '"id":["u0","u1"]' in html
+    assert '<th scope="row">5-10 s</th>' not in html
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The page of three systems."""

@@ -83,6 +83,21 @@ def test_a_perfect_model_gets_a_page_too():
     assert html.count("None.") == 4  # confusions
 
 
+def test_one_recording_has_no_interval_and_one_slice_no_group():
+    html = page(hear([("שלום לך", "שלום")]))
+    assert "95% interval" not in html.partition("</header>")[0]
+    assert 'data-slice="source=crowd"' in html
+    assert 'data-slice="duration' not in html
+
+
+def test_a_file_of_hypotheses_has_no_speed_and_heard_no_silence():
+    results = hear([("שלום", "שלום")])
+    results.metrics["system"]["kind"] = "file"
+    html = page(results)
+    assert "Times real time" not in html
+    assert "Where nobody speaks" not in html
+
+
 def test_ivrits_score_stands_beside_ours_and_not_in_the_headline():
     html = page(example())
     assert html.index("Ours: the headline") < html.index("ivrit.ai&#39;s")

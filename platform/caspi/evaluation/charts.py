@@ -81,10 +81,10 @@ def rates_by_duration(tables: Sequence[pa.Table], bands: Sequence[str]) -> list[
 
 
 def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Columns:
-    """WER by band. The kinds of errors are stacked; with several systems, their columns stand side by side."""
+    """WER by band, of which some must be above 0. With several systems, their columns stand side by side."""
     wers = [each.wer for band in rates for each in band]
     ends = [each.interval[1] for band in rates for each in band]
-    highest = min(max(*wers, *ends), _MAX_OVER_HIGHEST * max(wers)) or 1.0
+    highest = min(max(*wers, *ends), _MAX_OVER_HIGHEST * max(wers))
     step, decimals = tick_step(100 * highest, 4)
     band_width = (WIDTH - _LEFT - _RIGHT) / len(bands)
     width = min(0.8 * band_width / len(rates[0]), 40.0)

@@ -11,19 +11,16 @@ from caspi.evaluation.sound import Sound, collect_sound
 _CLEAR_P_VALUE = 0.05
 
 
-def write_comparison_report(
-    folder: str | Path, systems: Mapping[str, Results], summary: Mapping[str, Any], *, with_sound: bool = True
-) -> Path:
+def write_comparison_report(folder: str | Path, systems: Mapping[str, Results], summary: Mapping[str, Any]) -> Path:
     """Write `folder/comparison.html`, and beside it the sound, where that is more than fits into a page.
 
     Args:
         systems: the evaluations by the names under which they were compared, in that order.
         summary: what comparison.json holds.
-        with_sound: let the page play the utterances, from the corpus of the first evaluation.
     """
     path = Path(folder) / "comparison.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = collect_sound(next(iter(systems.values())), path) if with_sound else Sound()
+    sound = collect_sound(next(iter(systems.values())), path)
     path.write_text(render_comparison(systems, summary, sound), encoding="utf-8")
     return path
 

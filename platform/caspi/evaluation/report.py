@@ -21,16 +21,11 @@ from caspi.evaluation.sound import Sound, collect_sound
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(folder: str | Path, results: Results, *, with_sound: bool = True) -> Path:
-    """Write `folder/report.html`, and beside it the sound, where that is more than fits into a page.
-
-    Args:
-        with_sound: let the page play the utterances, from the corpus that metrics.json names.
-    """
+def write_report(folder: str | Path, results: Results) -> Path:
+    """Write `folder/report.html`, and beside it the sound, where that is more than fits into a page."""
     path = Path(folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = collect_sound(results, path) if with_sound else Sound()
-    path.write_text(render(results, sound), encoding="utf-8")
+    path.write_text(render(results, collect_sound(results, path)), encoding="utf-8")
     return path
 
 
@@ -42,10 +37,16 @@ def render(results: Results, sound: Sound) -> str:
         {metrics["system"]["name"]: results},
         sound,
         metrics=metrics,
+        slices=_telling(metrics["slices"]),
         num_perfect=pc.sum(pc.equal(scored_rows(results)["wer"], 0)).as_py(),
         confusions=confusions(results),
         highest=_highest([part for parts in metrics["slices"].values() for part in parts.values()]),
     )
+
+
+def _telling(slices: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The groups that tell parts apart: a group's only slice repeats the headline. Sources are named anyway."""
+    return {group: parts for group, parts in slices.items() if len(parts) > 1 or group == "source"}
 
 
 def _highest(parts: Sequence[Mapping[str, Any]]) -> float:
@@ -108,11 +109,14 @@ def rules(score: str) -> str:
 
 
 def _draw_durations(systems: Mapping[str, Results], table: Mapping[str, Any]) -> Columns | None:
-    """Error by duration; None where all utterances are about as long."""
-    bands = dict(table["groups"]).get("duration", [])
+    """Error by duration; None where all utterances are about as long, or all are right."""
     shown = pa.array(table["rows"]["id"])
-    tables = [scored_rows(each).filter(pc.is_in(scored_rows(each)["utterance_id"], shown)) for each in systems.values()]
-    return draw_columns(bands, rates_by_duration(tables, bands)) if len(bands) > 1 else None
+    tables = [scored_rows(each) for each in systems.values()]
+    tables = [each.filter(pc.is_in(each["utterance_id"], shown)) for each in tables]
+    labels = {label for each in tables[0]["slices"].to_pylist() for label in each or ()}
+    bands = [band for band in dict(table["groups"]).get("duration", []) if f"duration={band}" in labels]
+    rates = rates_by_duration(tables, bands)
+    return draw_columns(bands, rates) if len(bands) > 1 and any(each.wer for band in rates for each in band) else None
 
 
 def _policy(script: str) -> str:

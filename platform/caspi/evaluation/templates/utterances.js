@@ -21,7 +21,7 @@
   const errors = systems.map(system => system.operations.map(each => each.replaceAll("=", "").length));
   const change = all(row => most(errors.map(each => each[row])) - Math.min(...errors.map(each => each[row])));
   const texts = all(row => [rows.said[row], ...systems.map(system => system.heard[row])].join("\n"));
-  const ids = rows.id.map(id => id.toLowerCase());
+  const ids = all(row => `${rows.id[row]} ${rows.speaker[row] ?? ""}`.toLowerCase());
 
   const alone = system => row => errors.every((each, other) => other === system || errors[system][row] < each[row]);
   const some = test => row => usable[row] && systems.some((system, place) => test(system, row, place));
