@@ -8,10 +8,11 @@ import pytest
 
 from caspi.errors import RequestError, ResultsError
 from caspi.evaluation import evaluate_source
+from caspi.evaluation.public_numbers import TEST_SETS
 from caspi.evaluation.sources import as_test_set
 from caspi.inference.transcription import Transcription
 from caspi.recipe import Recipe
-from caspi.recipe.loading import parse_recipe
+from caspi.recipe.loading import load_recipe, parse_recipe
 from tests.corpus.conftest import tone, write_jsonl
 
 
@@ -69,3 +70,18 @@ def test_a_source_is_judged_whole_with_the_texts_as_they_were_written(recipe: Re
 def test_a_source_that_is_not_there_is_named_with_those_that_are(recipe: Recipe):
     with pytest.raises(RequestError, match="no source called 'haerd'; it has heard, speech, and 'all'"):
         as_test_set(recipe.data, "haerd")
+
+
+def test_all_is_every_source_as_one_test_set(recipe: Recipe):
+    sources = as_test_set(recipe.data, "all").sources
+    assert [(source.name, source.split) for source in sources] == [("heard", "test"), ("speech", "test")]
+
+
+def test_the_recipes_of_public_test_sets_name_those_that_others_published_on():
+    recipes = Path(__file__).parents[2] / "jobs" / "recipes"
+    named = {
+        source.name: source
+        for recipe in ("hebrew_test_sets.yaml", "hebrew_common_voice.yaml")
+        for source in as_test_set(load_recipe(recipes / recipe).data, "all").sources
+    }
+    assert sorted(named) == sorted(TEST_SETS)

@@ -13,7 +13,7 @@ from caspi.evaluation.hypotheses import fingerprint_model
 from caspi.evaluation.results import Results
 from caspi.recipe import Recipe, parse_recipe
 from caspi.recipe.gate import Gate
-from caspi.tracking import log_model_files, promote, resolve, rollback, start_run
+from caspi.tracking import log_evaluation, log_model_files, promote, resolve, rollback, start_run
 from caspi.tracking.client import client
 from caspi.tracking.model_files import read_model_files
 from caspi.tracking.registry import version_at
@@ -114,14 +114,24 @@ def test_another_test_set_is_refused_until_the_champion_is_evaluated_on_it(mlflo
     with pytest.raises(GateError, match=r"test set: .*\(50 utterances\).*\(40; 40 are in both\)"):
         promote(better, "he-sets", uri=mlflow_uri)
     again = write_evaluation(tmp_path / "again", first, num_wrong=10, num_utterances=50)
+    with pytest.raises(ResultsError, match="not those of the model in run"):
+        promote(better, "he-sets", uri=mlflow_uri, champion_evaluation=better.parent / "evaluation")
     assert promote(better, "he-sets", uri=mlflow_uri, champion_evaluation=again).version == 2
     assert version_at(mlflow_uri, "he-sets", "champion") == 2
 
 
+def test_an_evaluation_of_the_champion_that_mlflow_knows_need_not_be_given(mlflow_uri: str, tmp_path: Path):
+    first = write_run(tmp_path / "first", weight=11, num_wrong=10)
+    promote(first, "he-logged", uri=mlflow_uri)
+    log_evaluation(write_evaluation(tmp_path / "again", first, num_wrong=10, num_utterances=50), uri=mlflow_uri)
+    better = write_run(tmp_path / "better", weight=12, num_wrong=0, num_utterances=50)
+    assert promote(better, "he-logged", uri=mlflow_uri).verdict.passed
+
+
 def test_without_evaluations_only_the_first_becomes_champion(mlflow_uri: str, tmp_path: Path):
-    first = write_model(tmp_path / "first" / "model", weight=1)
+    first = write_model(tmp_path / "first" / "model", weight=21)
     assert promote(first, "he-bare", uri=mlflow_uri).version == 1
-    second = write_model(tmp_path / "second" / "model", weight=2)
+    second = write_model(tmp_path / "second" / "model", weight=22)
     with pytest.raises(GateError, match="evaluation: the candidate has none; evaluate it"):
         promote(second, "he-bare", uri=mlflow_uri)
     evaluation = write_evaluation(tmp_path / "late", second, num_wrong=0)
@@ -208,7 +218,7 @@ def test_the_command_line_says_what_the_gate_said(
 def test_an_evaluation_of_another_model_speaks_for_nobody(mlflow_uri: str, tmp_path: Path):
     good = write_run(tmp_path / "good", weight=1, num_wrong=0)
     bad = write_run(tmp_path / "bad", weight=2, num_wrong=30)
-    with pytest.raises(ResultsError, match="not those of the model to promote"):
+    with pytest.raises(ResultsError, match="not those of the model in run"):
         promote(bad, "he-borrowed", uri=mlflow_uri, evaluation=good.parent / "evaluation")
     with pytest.raises(ModelError, match="no such model"):
         resolve("models:/he-borrowed/1", uri=mlflow_uri)

@@ -49,11 +49,16 @@ def log_evaluation(folder: str | Path, *, uri: str) -> str:
 def store_evaluation(mlflow: Any, run_id: str, folder: Path, metrics: Mapping[str, Any]) -> str:
     """Log the figures and the files to a run. Returns the artifact path of the folder. For within `client`."""
     log_figures(mlflow, run_id, _figures(metrics))
-    place = f"evaluation/{metrics['split']}-{metrics['test_set']['fingerprint'][:8]}"
+    place = place_of(metrics)
     for name in ("metrics.json", "utterances.parquet", "report.html"):
         if (folder / name).is_file():
             mlflow.log_artifact(run_id, str(folder / name), place)
     return place
+
+
+def place_of(metrics: Mapping[str, Any]) -> str:
+    """Where among a run's artifacts an evaluation on this test set lies."""
+    return f"evaluation/{metrics['split']}-{metrics['test_set']['fingerprint'][:8]}"
 
 
 def record_evaluation(folder: str | Path) -> str | None:

@@ -16,7 +16,7 @@ from caspi.evaluation.results import Results
 from caspi.recipe import parse_recipe
 from caspi.recipe.gate import Gate
 from caspi.tracking.client import client
-from caspi.tracking.evaluation import store_evaluation
+from caspi.tracking.evaluation import place_of, store_evaluation
 from caspi.tracking.model_files import read_model_files
 from caspi.tracking.model_uri import MODEL_ARTIFACT, is_uri, run_and_path
 from caspi.tracking.provenance import code_version
@@ -71,7 +71,8 @@ def promote(
         model: a folder such as RUN/model, `runs:/ID/model`, or `models:/NAME/VERSION`.
         evaluation: the folder that `caspi evaluate` wrote for it.
             Default: RUN/evaluation, else what was stored with the version before.
-        champion_evaluation: the same of the model that has the alias now. Default: what was stored with it.
+        champion_evaluation: the same of the model that has the alias now.
+            Default: what was stored with it, best on the candidate's test set.
         gate: the bounds. Default: those of the recipe that the model was trained by.
         ask_gate: False sets the alias whatever the gate would say; the version says so.
 
@@ -87,10 +88,12 @@ def promote(
     champion = Results.read(champion_evaluation) if champion_evaluation else None
 
     run_id = _run_that_holds(folder, name, uri) if folder else _run_of(str(model), uri)
+    holder = version_at(uri, name, alias)
     if found is not None:
         _check_is_of(found, run_id, uri)
+    if champion is not None and holder is not None:
+        _check_is_of(champion, _run_of(f"models:/{name}/{holder}", uri), uri)
     version = _version_of(run_id, name, uri) or register(uri, name, run_id)
-    holder = version_at(uri, name, alias)
     if given is not None and found is not None:
         _store_evaluation(uri, name, version, given, found)
     set_alias(uri, name, CANDIDATE, version)
@@ -101,10 +104,11 @@ def promote(
         set_alias(uri, name, alias, version)
         return Promotion(version, holder, None)
 
+    found = found or _stored_evaluation(uri, name, version)
     if holder is not None and champion is None:
-        champion = _stored_evaluation(uri, name, holder)
+        champion = _stored_evaluation(uri, name, holder, like=found)
     gate = gate or _gate_of(run_id, uri)
-    verdict = _ask(found or _stored_evaluation(uri, name, version), champion, gate, has_holder=holder is not None)
+    verdict = _ask(found, champion, gate, has_holder=holder is not None)
     _store_verdict(uri, name, version, alias, holder, verdict, gate)
     if not verdict.passed:
         stays = f"stays version {holder}" if holder is not None else "means no version"
@@ -193,8 +197,8 @@ def _check_is_of(evaluation: Results, run_id: str, uri: str) -> None:
         digest = mlflow.get_run(run_id).data.tags.get(DIGEST_TAG)
     if evaluation.metrics["model_fingerprint"] != digest:
         raise ResultsError(
-            f"the evaluation is of {evaluation.metrics['model']}, whose files are not those of the model to promote; "
-            "evaluate this one and give the folder with --evaluation"
+            f"an evaluation of {evaluation.metrics['model']} was given, whose files are not those of the model in run "
+            f"{run_id}; evaluate that one, and give the folder with --evaluation, or --champion-evaluation"
         )
 
 
@@ -206,15 +210,18 @@ def _store_evaluation(uri: str, name: str, version: int, folder: Path, results: 
     _tag(uri, name, version, _metric_tags(results.metrics) | {_EVALUATION_TAG: artifact_path})
 
 
-def _stored_evaluation(uri: str, name: str, version: int) -> Results | None:
-    """The evaluation that was stored with a version, if one was."""
+def _stored_evaluation(uri: str, name: str, version: int, *, like: Results | None = None) -> Results | None:
+    """The evaluation that was stored with a version, if one was; one on the test set of another, if there is one."""
     with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
         stored = mlflow.get_model_version(name, str(version))
-        artifact_path = stored.tags.get(_EVALUATION_TAG)
-        if artifact_path is None:
+        place = stored.tags.get(_EVALUATION_TAG)
+        kept = [entry.path for entry in mlflow.list_artifacts(stored.run_id, "evaluation")]
+        if like is not None and place_of(like.metrics) in kept:
+            place = place_of(like.metrics)
+        if place is None:
             return None
         try:
-            return Results.read(mlflow.download_artifacts(stored.run_id, artifact_path, temporary))
+            return Results.read(mlflow.download_artifacts(stored.run_id, place, temporary))
         except ResultsError as error:
             raise ResultsError(
                 f"version {version} of {name}: what was stored with it is no evaluation: {error}"
