@@ -28,7 +28,7 @@ from typing import Any
 from tests.benchmarks import training_material
 from tests.benchmarks.training_measures import Measured, Way, ask
 
-_BATCH_SIZES = (4, 8, 16, 32)
+_BATCH_SIZES = (2, 4, 8, 16)
 _SEARCHED_UTTERANCES = 32
 
 
