@@ -78,7 +78,9 @@ def test_activations_are_what_autograd_keeps(sizes: dict[str, int], precision: s
     loaded = toy(**sizes)
     few, many = batch_of(loaded, 2), batch_of(loaded, 4)
     autocast = precision == "bf16"
-    logits = (many.num_supervised - few.num_supervised) * 4 * loaded.model.config.text_config.vocab_size
+    logits = (
+        (many.num_supervised - few.num_supervised) * (2 if autocast else 4) * loaded.model.config.text_config.vocab_size
+    )
     kept = kept_bytes(loaded, many, autocast=autocast) - kept_bytes(loaded, few, autocast=autocast) - logits
     loads = [Load(batch.num_tokens, 104 * batch.num_utterances, 0) for batch in (few, many)]
     ours = [activations(loaded.model.config, load, precision=precision, recomputed=NOTHING) for load in loads]

@@ -2,7 +2,8 @@
 
 Weights, gradients and AdamW's moments are 16 bytes for each weight that is trained and 4 for each that is not. A
 forward pass in bf16 makes a copy of the weights, and keeps for the backward pass what autograd asks for: counted here
-layer by layer, per position, from what each operation saves. Logits exist at supervised positions only.
+layer by layer, per position, from what each operation saves. Logits exist at supervised positions only, and become
+their own gradient.
 
 Legend: H hidden size, Q and K widths of queries and of keys (or values), I width of the decoder's feed-forward layer; D
 and F likewise of the encoder; V vocabulary.
@@ -20,7 +21,6 @@ GIB = 2**30
 _STATE_BYTES = 12  # gradient and two moments
 _WEIGHT_BYTES = 4
 _LAST_NORM_BYTES = 8  # per position and H: the decoder's
-_LOGIT_BYTES = 12  # their softmax, its gradient, and that of the chosen ones, in fp32
 _BUFFERS = 2 * 64 * 2**20  # the reduction's, see step.py
 _SYSTEM = 1.5 * GIB  # CUDA's context, NCCL, cuBLAS's workspace, what the allocator cannot use
 
@@ -88,7 +88,7 @@ def footprint(
         weights=(_WEIGHT_BYTES + copy) * num_weights,
         optimizer=_STATE_BYTES * num_trained,
         activations=activations(config, load, precision=precision, recomputed=recomputed),
-        logits=float(_LOGIT_BYTES * load.logits * config.text_config.vocab_size),
+        logits=float(_SAVED[precision].element * load.logits * config.text_config.vocab_size),
         rest=_SYSTEM + _BUFFERS,
     )
 
