@@ -189,7 +189,7 @@ class Bench:
         )
 
     def _grouped(self) -> Way:
-        found = _read(self._folder / "grouped.json", {"sampling": "batch_rebalance", "batch_size": 8})
+        found = _read(self._folder / "grouped.json", {"sampling": "batch_rebalance", "batch_size": 4})
         return dataclasses.replace(self._trainer, **found)
 
 
