@@ -44,6 +44,7 @@ def main() -> None:
             f"memory {own_mib():,.0f} MiB, {before:,.0f} of it before planning; with mapped files {peak:,.0f} at most"
         )
         balance(plan)
+        random_batches(index)
 
 
 def planned(index: LengthIndex, step_audio_s: float, joining: Joining, *, num_steps: int) -> EpochPlan:
@@ -93,6 +94,18 @@ def measure(plan: EpochPlan, step: int, rank: int, world_size: int, bound_s: flo
         seconds, tokens = plan.lengths(batch)
         total += (len(batch) * tokens.max(), len(batch) * seconds.max(), tokens.sum(), seconds.sum(), 1)
     return total
+
+
+def random_batches(index: LengthIndex, num_utterances: int = 2**17) -> None:
+    """Print the padding of batches of a fixed size in random order, for comparison."""
+    order = np.random.default_rng(0).permutation(len(index))[:num_utterances]
+    for size in (2, 4, 8, 16, 32):
+        chosen = order[: len(order) // size * size].reshape(-1, size)
+        shares = [
+            1 - each[chosen].sum() / (size * each[chosen].max(1).sum())
+            for each in (index.num_tokens, index.durations_s)
+        ]
+        print(f"random batches of {size}: padding_tokens {shares[0]:.1%}  padding_s {shares[1]:.1%}")
 
 
 def write(num_utterances: int, folder: Path) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from tests.benchmarks import training_material
 from tests.benchmarks.training_measures import Measured, Way, ask
 
-_BATCH_SIZES = (4, 8, 16, 32)
+_BATCH_SIZES = (2, 4, 8, 16)
 _SEARCHED_UTTERANCES = 32
 
 
@@ -189,7 +189,7 @@ class Bench:
         )
 
     def _grouped(self) -> Way:
-        found = _read(self._folder / "grouped.json", {"sampling": "batch_rebalance", "batch_size": 8})
+        found = _read(self._folder / "grouped.json", {"sampling": "batch_rebalance", "batch_size": 4})
         return dataclasses.replace(self._trainer, **found)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load, loss_sums
 from caspi.model.features import Features
@@ -69,6 +70,8 @@ class Run:
     def open(cls, folder: Path, way: Way) -> "Run":
         torch.set_num_threads(way.num_threads)
         settings, device = _settings(way), torch.device(way.device)
+        if way.kind == "caspi" and way.device == "cpu":
+            keep_freed_memory_of_any_size()  # as its workers do
         corpus, loaded = Corpus.open(folder / "corpus"), load(folder / "model", device=device)
         loaded.model.train()
         index = LengthIndex.open(folder / "lengths", corpus, loaded.prompter)

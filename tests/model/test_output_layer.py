@@ -1,8 +1,10 @@
-"""The output layer's losses and gradients are those of PyTorch's own cross-entropy, however the tokens are grouped."""
+"""Losses and gradients of the output layer are those of PyTorch's cross-entropy, however tokens are taken together."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from caspi.model import output_layer
 from caspi.model.output_layer import token_losses
@@ -18,13 +20,29 @@ def made(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, weight, torch.randint(0, VOCABULARY, (TOKENS,), generator=random)
 
 
+class LargeTensors(TorchDispatchMode):
+    """Gathers the memory of all tensors that are made and have so many numbers."""
+
+    def __init__(self, at_least: int) -> None:
+        super().__init__()
+        self._at_least = at_least
+        self.storages: dict[int, torch.UntypedStorage] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= 4 * self._at_least:
+                self.storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return made
+
+
 @pytest.mark.parametrize("tokens_at_once", [1, 7, 23, 100])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_losses_and_gradients_are_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, tokens_at_once: int, smoothing: float, scale: float
 ):
-    monkeypatch.setattr(output_layer, "_GROUP_BYTES", tokens_at_once * VOCABULARY * 4)
+    monkeypatch.setattr(output_layer, "_BLOCK_BYTES", tokens_at_once * VOCABULARY * 4)
     hidden, weight, targets = made()
     logits = hidden @ weight.T
     expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
@@ -37,13 +55,12 @@ def test_losses_and_gradients_are_those_of_cross_entropy(
     torch.testing.assert_close(found_of_weight, of_weight, rtol=0, atol=1e-5)
 
 
-def test_logits_of_some_tokens_exist_at_once_and_never_all(monkeypatch: pytest.MonkeyPatch):
-    sizes: list[int] = []
-    linear = F.linear
-    monkeypatch.setattr(output_layer, "_GROUP_BYTES", 5 * VOCABULARY * 4)
-    monkeypatch.setattr(output_layer.F, "linear", lambda *inputs: sizes.append(len(inputs[0])) or linear(*inputs))
-    token_losses(*made())
-    assert sizes == [5, 5, 5, 5, 3]
+def test_there_is_one_tensor_of_the_size_of_all_logits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(output_layer, "_BLOCK_BYTES", 5 * VOCABULARY * 4)
+    hidden, weight, targets = made()
+    with LargeTensors(at_least=TOKENS * VOCABULARY) as large:
+        token_losses(hidden, weight, targets)[1].backward()
+    assert len(large.storages) == 1
 
 
 def test_bf16_arithmetic_is_near_fp32_and_gradients_stay_fp32():

@@ -80,7 +80,8 @@ def counted_over_kept(loaded: Loaded, training: Training, precision: str) -> flo
     parameters.groups(loaded.model, training.optimizer)
     few, many = batch_of(loaded, 2), batch_of(loaded, 4)
     kept = [kept_bytes(loaded, batch, autocast=precision == "bf16") for batch in (few, many)]
-    logits = (many.num_supervised - few.num_supervised) * 4 * config.text_config.vocab_size
+    element = 2 if precision == "bf16" else 4
+    logits = (many.num_supervised - few.num_supervised) * element * config.text_config.vocab_size
     trained = Learning.of(config, training).trained
     counted = [
         activations(config, Load(batch.num_tokens, 104 * batch.num_utterances, 0), precision=precision, trained=trained)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from caspi.corpus.allocation import keep_freed_memory
+from caspi.allocation import keep_freed_memory
 from caspi.errors import CaspiError, StorageError
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
-"""Cross-entropy of the output layer, whose gradients are made on the way, some tokens at a time.
+"""Cross-entropy of the output layer, whose logits become their own gradient on the way.
 
-Logits are the largest tensor of a step: 151,936 numbers for each token that is predicted. Autograd would keep them from
-the forward pass to the backward one, and make three more of their size. Here a group of tokens has its logits, their
-softmax and its share of the gradients before the next group is begun, as in Liger's kernels (arXiv 2410.10989).
+Logits are the largest tensor of a step: 151,936 numbers for each token that is predicted. Autograd would make three
+more of their size, softmax and gradients, and keep them until the backward pass. Here each logit is replaced, some
+tokens at a time, by the gradient of the loss by it, so there is one tensor of that size (as in Liger's kernels,
+arXiv 2410.10989), in the precision of the product that made it.
 
 Legend: L tokens, H hidden size, V vocabulary.
 """
@@ -13,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# Logits of one group, in fp32. Each group adds to the gradient of the whole layer, which costs as much as computing
-# some ten tokens, so groups are hundreds of tokens large.
-_GROUP_BYTES = 256 * 2**20
+# Of logits in fp32 that are looked at together. On a CPU it is memory that is used again and again, without asking the
+# system for more.
+_BLOCK_BYTES = 16 * 2**20
 
 
 def token_losses(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, label_smoothing: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of the cross-entropy, without and with label smoothing. If that is asked for, only the latter has gradients.
+    """Sums of the cross-entropy in fp32, without and with label smoothing; the latter alone has gradients.
 
     Args:
         hidden: what predicts each token, (L, H).
@@ -29,59 +30,40 @@ def token_losses(
         targets: (L,).
         label_smoothing: share of each target that is spread evenly over the vocabulary (arXiv 1512.00567).
     """
-    cross_entropy, objective = _TokenLosses.apply(hidden, weight, targets, label_smoothing, torch.is_grad_enabled())
+    cross_entropy, objective = _TokenLosses.apply(F.linear(hidden, weight), targets, label_smoothing)
     return cross_entropy if label_smoothing else objective, objective
 
 
 class _TokenLosses(torch.autograd.Function):
+    """Of logits (L, V), which must not be used for anything else: they are overwritten."""
+
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        targets: torch.Tensor,
-        smoothing: float,
-        needs_gradients: bool,
+        ctx: Any, logits: torch.Tensor, targets: torch.Tensor, smoothing: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        device = hidden.device.type
-        # Not left to autocast: what it casts here, without gradients, it would use again where they are needed.
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        cross_entropy, objective = torch.zeros((), device=hidden.device), torch.zeros((), device=hidden.device)
-        of_hidden, of_weight = torch.empty_like(hidden), None
-        size = max(1, _GROUP_BYTES // (4 * len(weight)))
-        with torch.autocast(device, enabled=False):
-            cast = weight.to(dtype)
-            for inputs, labels, place in zip(
-                hidden.to(dtype).split(size), targets.unsqueeze(-1).split(size), of_hidden.split(size), strict=True
-            ):
-                log_probabilities = F.linear(inputs, cast).float().log_softmax(-1)  # (L of the group, V)
-                group = -log_probabilities.gather(-1, labels).sum()
-                cross_entropy += group
-                objective += (1 - smoothing) * group
-                if smoothing:
-                    objective -= smoothing * log_probabilities.mean(-1).sum()
-                if not needs_gradients:
-                    continue
-                # By logits, the gradient is the softmax less what it should be.
+        vocabulary = logits.shape[-1]
+        size = max(1, _BLOCK_BYTES // (4 * vocabulary))
+        cross_entropy, objective = torch.zeros((), device=logits.device), torch.zeros((), device=logits.device)
+        for block, labels in zip(logits.split(size), targets.unsqueeze(-1).split(size), strict=True):
+            log_probabilities = block.float().log_softmax(-1)  # (L of the block, V)
+            of_block = -log_probabilities.gather(-1, labels).sum()
+            cross_entropy += of_block
+            objective += (1 - smoothing) * of_block
+            if smoothing:
+                objective -= smoothing * log_probabilities.mean(-1).sum()
+            if ctx.needs_input_grad[0]:
+                # The softmax less what it should be.
                 errors = log_probabilities.exp_()
                 if smoothing:
-                    errors -= smoothing / len(weight)
+                    errors -= smoothing / vocabulary
                 errors.scatter_add_(-1, labels, errors.new_full(labels.shape, smoothing - 1))
-                errors = errors.to(dtype)
-                place.copy_(errors @ cast)
-                part = (errors.T @ inputs).to(weight.dtype)
-                of_weight = part if of_weight is None else of_weight.add_(part)
-        # Not saved for the backward pass but handed over: autograd adds to a tensor in place that nobody else holds.
-        ctx.gradients = of_hidden, of_weight
+                block.copy_(errors)
+        ctx.save_for_backward(logits)
         ctx.mark_non_differentiable(cross_entropy)
         return cross_entropy, objective
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        of_hidden, of_weight = ctx.gradients
-        del ctx.gradients
-        if scale != 1:
-            of_hidden.mul_(scale)
-            of_weight.mul_(scale)
-        return of_hidden, of_weight, None, None, None
+    def backward(ctx: Any, _: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (errors,) = ctx.saved_tensors
+        return errors if scale == 1 else errors * scale, None, None

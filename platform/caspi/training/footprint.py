@@ -4,7 +4,7 @@ Weights, gradients and AdamW's moments are 16 bytes for each weight that is trai
 forward pass in bf16 makes a copy of the weights, and keeps for the backward pass what autograd asks for: counted here
 layer by layer, per position, from what each operation saves. Of a part that nothing before it and nothing in it learns
 it keeps nothing; a frozen part behind one that learns is counted as if it learned, which is a little too much. Logits
-exist at supervised positions only.
+exist at supervised positions only, and become their own gradient.
 
 Legend: H hidden size, Q and K widths of queries and of keys (or values), I width of the decoder's feed-forward layer; D
 and F likewise of the encoder; V vocabulary.
@@ -26,7 +26,6 @@ GIB = 2**30
 
 _FP32_BYTES = 4
 _LAST_NORM_BYTES = 8  # per position and H: the decoder's
-_LOGIT_BYTES = 12  # their softmax, its gradient, and that of the chosen ones, in fp32
 _BUFFERS = 2 * 64 * 2**20  # the reduction's, see step.py
 _SYSTEM = 1.5 * GIB  # CUDA's context, NCCL, cuBLAS's workspace, what the allocator cannot use
 
@@ -145,7 +144,7 @@ def footprint(
         weights=learning.weights_bytes + copy,
         states=learning.states_bytes,
         activations=kept,
-        logits=float(_LOGIT_BYTES * load.logits * config.text_config.vocab_size),
+        logits=float(_SAVED[precision].element * load.logits * config.text_config.vocab_size),
         rest=_SYSTEM + _BUFFERS,
     )
 

@@ -13,6 +13,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.model.flops import trained_shares, training_flops
@@ -78,6 +79,7 @@ class Worker:
         if device.type == "cpu":
             # Each worker computes on the cores that Ray gave it; more threads than cores only get in each other's way.
             torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
+            keep_freed_memory_of_any_size()
         corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
         check_start(job.start, job.start_digest)
         parameters.prepare(loaded.model, recipe.training)
