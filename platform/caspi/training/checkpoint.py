@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -119,22 +119,19 @@ class Snapshot:
             is_kept: not on a rank that only helps another to copy what they share: then nothing is in it.
         """
 
-        def copies(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-            # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
-            copied: dict[int | str, torch.Tensor] = {}
-            named = {}
-            for name, tensor in tensors:
-                gathered, place = whole(tensor.detach()), name if is_shared(tensor) else tensor.data_ptr()
-                if is_kept:
-                    if place not in copied:
-                        copied[place] = gathered.to("cpu", copy=True)
-                    named[name] = copied[place]
-            return named
+        def copy(tensor: torch.Tensor) -> torch.Tensor:
+            gathered = whole(tensor.detach())
+            return gathered.to("cpu", copy=True) if is_kept else torch.empty(0)
 
         with kept(loaded.model, ema):
-            weights = copies(native_weights(loaded.model).items())
-        trained = copies(_trained(loaded.model, ema).items())
-        moments = copies((name, torch.as_tensor(own[key])) for name, own, key in _moments(loaded.model, optimizer))
+            # Weights that are tied are one tensor in the model, and must be one in the copy to be saved once.
+            copies: dict[int | str, torch.Tensor] = {}
+            weights = {
+                name: copies.setdefault(name if is_shared(tensor) else tensor.data_ptr(), copy(tensor))
+                for name, tensor in native_weights(loaded.model).items()
+            }
+        trained = {name: copy(tensor) for name, tensor in _trained(loaded.model, ema).items()}
+        moments = {name: copy(torch.as_tensor(own[key])) for name, own, key in _moments(loaded.model, optimizer)}
         return cls(state, weights, trained, moments)
 
     def write(self, folder: Path, loaded: Loaded) -> None:

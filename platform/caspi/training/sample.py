@@ -33,8 +33,8 @@ class Reserve:
 
 
 RESERVES = {"cuda": Reserve(0.03, 0.10), "cpu": Reserve(0.02, 0.10, 0.15 * GIB)}
-"""By the kind of device. Where workers compute on CPUs, batches that wait, validation and the writing of checkpoints
-are in the same memory: between 0.12 and 0.14 GiB, measured."""
+"""By the kind of device. Where workers compute on CPUs, batches that wait, validation and checkpoints being written are
+in the same memory: between 0.12 and 0.14 GiB, measured."""
 
 
 Needs = Callable[[np.ndarray], np.ndarray]
