@@ -80,6 +80,7 @@ def variants(folder: Path) -> dict[str, Mapping[str, Any]]:
     }
     return {
         "full": {},
+        "bucketed": {"batches": {"collation": "bucketed"}},
         "checkpointing, all": {"gradient_checkpointing": True},
         "checkpointing, half": {"gradient_checkpointing": {part: [0, n // 2] for part, n in num_layers.items()}},
         "lora": {"lora": {}},

@@ -20,10 +20,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load, loss_sums
-from caspi.model.features import Features
+from caspi.model.audio_tokens import HOP
+from caspi.model.batch import IGNORED
+from caspi.model.features import Sound
 from caspi.model.flops import Parts, Workload, trained_shares, training_flops
 from caspi.recipe.sections import Training
-from caspi.training import devices, parameters
+from caspi.training import collating, devices, parameters
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema
 from caspi.training.feed import BatchMaker, ahead
@@ -33,10 +35,9 @@ from caspi.training.profiling import waiting
 from caspi.training.reading import ShardReader
 from caspi.training.step import Objective, autocast_type, build_optimizer, train_step
 from tests.benchmarks.training_material import MEAN_S, SEED
-from tests.benchmarks.training_measures import STEP_UTTERANCES, Clock, Measured, Memory, Way, answer
+from tests.benchmarks.training_measures import STEP_UTTERANCES, Clock, Measured, Memory, Way
 
 _NUM_JUDGED = 32
-_FRAMES_PER_S = 100
 
 _SETTINGS: dict[str, Any] = {
     "epochs": 1,
@@ -81,6 +82,7 @@ class Run:
             augmentation=settings.augmentation,
             context=ContextMaker(settings.context, loaded.prompter),
             seed=settings.seed,
+            collation=collating.fitting(settings, device) if way.kind == "caspi" else "bucketed",
         )
         return cls(way, settings, device, loaded, index, maker)
 
@@ -157,6 +159,7 @@ def _shares(run: Run, plan: EpochPlan, num_steps: int) -> Iterator[list[Batch]]:
             world_size=1,
             max_micro_batch_s=bounds.max_micro_batch_s,
             max_micro_batch_tokens=bounds.max_micro_batch_tokens,
+            collation=run.maker.collation,
         )
         yield [run.batch(group) for group in groups]
 
@@ -244,12 +247,12 @@ def native_inputs(batch: Batch, pad_id: int) -> dict[str, torch.Tensor]:
 
 
 def _counted(inputs: Mapping[str, torch.Tensor]) -> Batch:
-    """The way back, for what is counted."""
-    ids, labels, values, mask = (
-        inputs[name].cpu() for name in ("input_ids", "labels", "input_features", "input_features_mask")
-    )
-    texts = (torch.zeros(0, dtype=torch.long),) * len(ids)
-    return Batch(ids, labels, texts, Features(values, mask), audio_s=int(mask.sum()) / _FRAMES_PER_S)
+    """The way back, for what is counted; without the sound itself."""
+    labels, frames = inputs["labels"].cpu(), inputs["input_features_mask"].cpu().sum(-1)
+    places = torch.arange(1, labels.shape[1] + 1)
+    lengths = (places * (labels != IGNORED)).amax(-1)  # each utterance ends with its last supervised token
+    silence = [np.zeros(num_frames * HOP, np.float32) for num_frames in frames.tolist()]
+    return Batch(inputs["input_ids"].cpu(), labels, (), Sound.of(silence), tuple(lengths.tolist()))
 
 
 def main(folder: str, way: str) -> None:
