@@ -35,7 +35,7 @@ from caspi.training.profiling import waiting
 from caspi.training.reading import ShardReader
 from caspi.training.step import Objective, autocast_type, build_optimizer, train_step
 from tests.benchmarks.training_material import MEAN_S, SEED
-from tests.benchmarks.training_measures import STEP_UTTERANCES, Clock, Measured, Memory, Way
+from tests.benchmarks.training_measures import STEP_UTTERANCES, Clock, Measured, Memory, Way, answer
 
 _NUM_JUDGED = 32
 
