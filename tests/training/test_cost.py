@@ -125,7 +125,9 @@ class LiveTensors(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self._sizes:
+            if not isinstance(tensor, torch.Tensor) or tensor.is_sparse:  # of which the parts are counted
+                continue
+            if (storage := tensor.untyped_storage())._cdata not in self._sizes:
                 self._sizes[storage._cdata] = storage.nbytes()
                 self._now += storage.nbytes()
                 self.peak = max(self.peak, self._now)
