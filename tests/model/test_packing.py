@@ -19,6 +19,7 @@ TEXTS = ("שלום", "ילד הולך הביתה", "", "בית-ספר גדול "
 LANGUAGES = ("Hebrew", "Hebrew", NO_SPEECH, "Yiddish", "English", "Hebrew", NO_SPEECH)
 CONTEXTS = ("", "מונחים: הכנסת", "", "", "Caspi", "", "Caspi")
 LOSSES = ("cross_entropy", "objective", "alignment")
+_ROUNDING = 3e-5  # of a gradient that is a sum over thousands of positions, as a share of its largest number
 EVERYTHING = {"with_alignment": True, "label_smoothing": 0.1}
 
 
@@ -71,7 +72,9 @@ def test_every_split_and_collation_has_the_same_losses_and_gradients(toy, clips,
         assert sums[name] == pytest.approx(expected[name], rel=1e-5)
     for name, gradient in found.items():
         size = expected_gradients[name].abs().max().item()
-        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5 * max(1.0, size), rtol=0, msg=name)
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name
+        )
 
 
 def test_gradient_checkpointing_keeps_utterances_apart_too(toy, clips, packed, bucketed):
@@ -82,7 +85,7 @@ def test_gradient_checkpointing_keeps_utterances_apart_too(toy, clips, packed, b
     _, expected = gradients(toy, [bucketed])
     for name, gradient in gradients(recomputed, [packed])[1].items():
         size = expected[name].abs().max().item()
-        torch.testing.assert_close(gradient, expected[name], atol=1e-5 * max(1.0, size), rtol=0, msg=name)
+        torch.testing.assert_close(gradient, expected[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name)
 
 
 def test_what_one_utterance_says_does_not_reach_another(toy, clips, packed):
@@ -196,7 +199,9 @@ def test_the_kernel_is_asked_for_the_same(toy, clips, bucketed, collation, monke
         assert sums[name] == pytest.approx(expected[name], rel=1e-5)
     for name, gradient in found.items():
         size = expected_gradients[name].abs().max().item()
-        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5 * max(1.0, size), rtol=0, msg=name)
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name
+        )
 
 
 @pytest.mark.gpu

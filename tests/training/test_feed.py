@@ -48,7 +48,7 @@ def test_an_error_is_raised_at_its_item():
 
 def feeding() -> list[str]:
     """Threads of a feed that are alive."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("feed", "decode"))]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
 def test_leaving_early_ends_the_thread():

@@ -98,7 +98,7 @@ class BatchMaker:
         Raises:
             TrainingError: a shard, or the audio in it, is damaged; after all shares that come before.
         """
-        threads = ThreadPoolExecutor(num_threads, "decode")
+        threads = ThreadPoolExecutor(num_threads, "feed-decode")
         begun: deque[tuple[Planned, _Begun]] = deque()
         problem = None
         try:
