@@ -32,7 +32,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(
+    scope="module", params=["lora and ema", pytest.param("ema, rates, frozen encoder", marks=pytest.mark.slow)]
+)
 def finished(
     request: pytest.FixtureRequest, recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path_factory
 ) -> tuple[Recipe, Path]:
@@ -112,6 +114,7 @@ def test_a_start_model_that_has_changed_is_refused_beside_adapters(
         train(way, corpus=corpus.path, output=output, resume=True)
 
 
+@pytest.mark.slow
 def test_sharded_layers_end_where_whole_ones_do(
     recipe: Recipe, corpus: Corpus, uri: str, ray_2_cpus: None, tmp_path: Path
 ):
