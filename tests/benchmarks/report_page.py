@@ -1,6 +1,6 @@
 """How fast the report of 10,000 utterances loads and filters, in Chromium.
 
-    .venv/bin/python tests/benchmarks/report_page.py [--utterances 10000]
+    .venv/bin/python -m tests.benchmarks.report_page [--utterances 10000]
 
 Each filter is timed from the key or choice to the frame in which its rows are shown: script, layout and painting.
 """
