@@ -63,6 +63,12 @@ def gradients(toy: Loaded, batches: list[Batch]) -> tuple[dict[str, float], dict
     return sums, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+def check_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, gradient in found.items():
+        bound = _ROUNDING * max(1.0, expected[name].abs().max().item())
+        torch.testing.assert_close(gradient, expected[name], atol=bound, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("split", [[ALL], [ALL[::-1]], [ALL[:3], ALL[3:]], [[row] for row in ALL]])
 @pytest.mark.parametrize("collation", ["packed", "bucketed"])
 def test_every_split_and_collation_has_the_same_losses_and_gradients(toy, clips, bucketed, split, collation):
@@ -70,11 +76,7 @@ def test_every_split_and_collation_has_the_same_losses_and_gradients(toy, clips,
     sums, found = gradients(toy, [make(toy, clips, rows, collation) for rows in split])
     for name in LOSSES:
         assert sums[name] == pytest.approx(expected[name], rel=1e-5)
-    for name, gradient in found.items():
-        size = expected_gradients[name].abs().max().item()
-        torch.testing.assert_close(
-            gradient, expected_gradients[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name
-        )
+    check_same_gradients(found, expected_gradients)
 
 
 def test_gradient_checkpointing_keeps_utterances_apart_too(toy, clips, packed, bucketed):
@@ -83,9 +85,7 @@ def test_gradient_checkpointing_keeps_utterances_apart_too(toy, clips, packed, b
     recomputed.model.gradient_checkpointing_enable({"use_reentrant": False})
     recomputed.model.train()
     _, expected = gradients(toy, [bucketed])
-    for name, gradient in gradients(recomputed, [packed])[1].items():
-        size = expected[name].abs().max().item()
-        torch.testing.assert_close(gradient, expected[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name)
+    check_same_gradients(gradients(recomputed, [packed])[1], expected)
 
 
 def test_what_one_utterance_says_does_not_reach_another(toy, clips, packed):
@@ -197,11 +197,7 @@ def test_the_kernel_is_asked_for_the_same(toy, clips, bucketed, collation, monke
     assert set(calls) == {sum(batch.sound.num_tokens), batch.num_tokens} if collation == "packed" else {calls[0]}
     for name in LOSSES:
         assert sums[name] == pytest.approx(expected[name], rel=1e-5)
-    for name, gradient in found.items():
-        size = expected_gradients[name].abs().max().item()
-        torch.testing.assert_close(
-            gradient, expected_gradients[name], atol=_ROUNDING * max(1.0, size), rtol=0, msg=name
-        )
+    check_same_gradients(found, expected_gradients)
 
 
 @pytest.mark.gpu
