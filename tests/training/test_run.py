@@ -1,8 +1,5 @@
 """Whole runs on Ray Train with a real MLflow server: what they leave behind, and what killing a worker changes."""
 
-import os
-import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -20,9 +17,8 @@ from tests.training.whole_runs import (
     lines,
     newest,
     steps,
-    wait_for,
     weights,
-    workers,
+    worker_killed_after_a_checkpoint,
 )
 
 pytestmark = pytest.mark.timeout(280)
@@ -80,15 +76,8 @@ def test_bucketed_a_run_ends_where_packed_it_does(finished, recipe: Recipe, corp
 def test_a_worker_killed_in_mid_run_changes_nothing(finished, recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path):
     """kill -9 after a checkpoint: the run goes on from there and ends with the same weights, to the bit."""
     output = tmp_path / "run"
-
-    def kill_a_worker() -> None:
-        wait_for(lambda: [line for line in lines(output, "checkpoint") if line["step"] > 0])
-        os.kill(workers(os.getpid())[-1], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill_a_worker)
-    thread.start()
-    train(recipe, corpus=corpus.path, output=output)
-    thread.join()
+    with worker_killed_after_a_checkpoint(output):
+        train(recipe, corpus=corpus.path, output=output)
     (resumed,) = lines(output, "resumed")  # or the run was over before a worker could be killed
     assert resumed["text"].endswith("on 2 workers")
     assert steps(output) == steps(finished[1])

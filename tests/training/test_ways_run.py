@@ -1,8 +1,5 @@
 """Whole runs with adapters, averages and frozen parts: a killed worker changes nothing, and what is kept is plain."""
 
-import os
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,14 @@ from caspi.training import train
 from caspi.training.averaging import average
 from caspi.training.checkpoint import read_state
 from caspi.training.resuming import check_same_run
-from tests.training.whole_runs import changed, difference, lines, newest, steps, wait_for, workers
+from tests.training.whole_runs import (
+    changed,
+    difference,
+    lines,
+    newest,
+    steps,
+    worker_killed_after_a_checkpoint,
+)
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -49,15 +53,8 @@ def finished(
 def test_a_worker_killed_in_mid_run_changes_nothing(finished, corpus: Corpus, uri: str, tmp_path: Path):
     way, undisturbed = finished
     output = tmp_path / "run"
-
-    def kill_a_worker() -> None:
-        wait_for(lambda: [line for line in lines(output, "checkpoint") if line["step"] > 0])
-        os.kill(workers(os.getpid())[-1], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill_a_worker)
-    thread.start()
-    train(way, corpus=corpus.path, output=output)
-    thread.join()
+    with worker_killed_after_a_checkpoint(output):
+        train(way, corpus=corpus.path, output=output)
     assert lines(output, "resumed"), "the run was over before a worker could be killed"
     assert steps(output) == steps(undisturbed)
     for name in ("model/model.safetensors", "trained.safetensors", "optimizer.safetensors"):

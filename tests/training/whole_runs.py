@@ -1,11 +1,14 @@
 """What tests of whole runs share."""
 
 import collections
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,20 @@ def kill_whole(process: subprocess.Popen[str]) -> None:
         except ProcessLookupError:
             continue
     process.communicate(timeout=60)
+
+
+@contextlib.contextmanager
+def worker_killed_after_a_checkpoint(output: Path) -> Iterator[None]:
+    """kill -9 for a worker of the run that the block does in this process, once there is a checkpoint."""
+
+    def kill_a_worker() -> None:
+        wait_for(lambda: [line for line in lines(output, "checkpoint") if line["step"] > 0])
+        os.kill(workers(os.getpid())[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    yield
+    thread.join()
 
 
 def wait_for(condition, *, timeout_s: float = 120.0, pause_s: float = 0.02):
