@@ -1,0 +1,39 @@
+"""What operators and browsers ask: health, readiness, metrics, the page."""
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+
+from serve.backend import Backend
+from serve.errors import ApiError
+from serve.metrics import CONTENT_TYPE, Metrics
+
+# The page brings everything with it; a browser is to hold it to that.
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' blob:; connect-src 'self'; "
+    "media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
+    """Add the routes."""
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.get("/healthz")
+    async def health() -> PlainTextResponse:
+        """200 while this process answers at all."""
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz")
+    async def readiness() -> PlainTextResponse:
+        """200 while a model would answer, 503 otherwise."""
+        if await backend.is_ready():
+            return PlainTextResponse("ready\n")
+        raise ApiError(503, "The model is not answering (yet).", code="not_ready", retry_after_s=2)
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
