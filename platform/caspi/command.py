@@ -156,6 +156,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None] | None = None) -> None:
     """Compare as `add_comparison`'s arguments say, and say what came of it."""
+    from caspi import tracking
     from caspi.evaluation.compare_systems import compare_systems, describe
 
     recipe = optional_recipe(args)
@@ -168,6 +169,7 @@ def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None]
         on_progress=on_progress,
     )
     print(describe(comparison))
+    tracking.record_comparison(args.output, comparison)
     print(f"report: {args.output / 'comparison.html'}")
 
 

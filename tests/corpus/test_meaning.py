@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ from caspi.corpus.meaning import judge
 from caspi.corpus.preparation import Preparer
 from caspi.corpus.rows import Chunk, Row
 from caspi.corpus.staging import Stage, stage_rows
+from caspi.errors import ModelError
 from caspi.inference.transcription import Transcription
 from caspi.recipe.data import Meaning
 from tests.corpus.conftest import recipe, tone
@@ -71,3 +74,13 @@ def test_a_real_model_judges_a_corpus(jsonl_of_tones, toy_model, tmp_path):
     wers = pq.read_table(shard, columns=["judge_wer"])["judge_wer"].to_pylist()
     assert len(wers) == 5
     assert all(wer is not None and wer >= 0 for wer in wers)
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_a_model_that_cannot_be_loaded_is_named_as_what_it_is(jsonl_of_tones, toy_model, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(toy_model, broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    source = {"kind": "jsonl", "path": jsonl_of_tones(5), "split": "train"}
+    with pytest.raises(ModelError, match="broken"):
+        prepare(recipe(source, meaning={"model": str(broken)}), tmp_path / "corpus")

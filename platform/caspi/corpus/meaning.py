@@ -13,6 +13,7 @@ from caspi.corpus.chunks import status
 from caspi.corpus.format import LISTEN_S
 from caspi.corpus.ledger import LEDGER_SCHEMA
 from caspi.corpus.staging import Stage, read_arrow, write_arrow
+from caspi.evaluation import witness
 from caspi.evaluation.evaluate import reachable
 from caspi.evaluation.metrics import count_errors
 from caspi.evaluation.systems import load_caspi
@@ -34,7 +35,7 @@ def judge_chunks(
     Each chunk gets a second ledger, with `judge_wer` and the new refusals.
 
     Raises:
-        ModelError: `data.meaning.model` is not a model.
+        ModelError: `data.meaning.model` is not a model, or cannot be loaded where it is asked.
     """
     import ray
 
@@ -45,23 +46,26 @@ def judge_chunks(
     with reachable(meaning.model, needed=factory is None) as (environment, _):
         make = factory or functools.partial(load_caspi, meaning.model, recipe.inference)
         num_actors, resources = actor_pool(num_chunks=len(keys))
+        watching = witness.start()
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(
             _Judge,
-            fn_constructor_args=(make, meaning, parts),
+            fn_constructor_args=(make, meaning, parts, watching),
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
             runtime_env={"env_vars": dict(environment)} if environment else None,
             **resources,
         )
-        yield from judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        with witness.told(watching):
+            yield from judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 class _Judge:
     """A member of the actor pool: loads the model once."""
 
-    def __init__(self, factory: Factory, meaning: Meaning, parts: Path) -> None:
-        self._transcriber = factory()
+    def __init__(self, factory: Factory, meaning: Meaning, parts: Path, watching: Any) -> None:
+        with witness.telling(watching):
+            self._transcriber = factory()
         self._meaning, self._stage = meaning, Stage(parts)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:

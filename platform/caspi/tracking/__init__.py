@@ -1,6 +1,7 @@
 """MLflow: what was run and what came of it, and which model is in use. Importing this imports no MLflow."""
 
 from caspi.tracking.checkpoint_record import Checkpoint, forget_checkpoint, record_checkpoint
+from caspi.tracking.comparison import log_comparison, record_comparison
 from caspi.tracking.evaluation import log_evaluation, record_evaluation
 from caspi.tracking.model_download import locate_model, resolve
 from caspi.tracking.model_uri import is_uri
@@ -22,11 +23,13 @@ __all__ = [
     "hardware",
     "is_uri",
     "locate_model",
+    "log_comparison",
     "log_evaluation",
     "log_model_files",
     "log_preparation",
     "promote",
     "record_checkpoint",
+    "record_comparison",
     "record_evaluation",
     "record_preparation",
     "register",

@@ -1,7 +1,7 @@
 """An evaluation in MLflow: with the run that made the model, so that browsing a run shows how good it is."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +62,24 @@ def place_of(metrics: Mapping[str, Any]) -> str:
 
 
 def record_evaluation(folder: str | Path) -> str | None:
+    """`log_evaluation` to the server that `record` finds; None where nothing was logged."""
+    return record("evaluation", lambda uri: log_evaluation(folder, uri=uri))
+
+
+def record(what: str, log: Callable[[str], str]) -> str | None:
     """Log to the MLflow server that is configured, or to the embedded one if there is anything in it.
 
-    Returns the run's id; None where nothing was logged. The evaluation is finished, so trouble is only a warning.
+    Returns what `log` returns for the server's address; None where nothing was logged. What is logged is finished, so
+    trouble is only a warning.
     """
     configured = settings.read()
     if configured.tracking_uri is None and not (configured.mlflow_folder / "mlflow.db").exists():
         return None
     try:
         with server() as uri:
-            return log_evaluation(folder, uri=uri)
+            return log(uri)
     except TrackingError as error:
-        logger.warning("the evaluation is complete, but MLflow does not know of it: %s", error)
+        logger.warning("the %s is complete, but MLflow does not know of it: %s", what, error)
         return None
 
 
