@@ -14,7 +14,7 @@ from caspi import command
 def main() -> None:
     parser = command.parser("jobs.prepare_corpus", __doc__)
     command.add_recipe(parser)
-    parser.add_argument("--output", required=True, metavar="CORPUS", help="the folder to write; every node must see it")
+    parser.add_argument("--output", type=command.folder, required=True, metavar="CORPUS", help="every node must see it")
     parser.add_argument("--update", action="store_true", help="prepare only what the corpus does not hold yet")
     args = parser.parse_args()
 

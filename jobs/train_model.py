@@ -14,8 +14,8 @@ from caspi import command
 def main() -> None:
     parser = command.parser("jobs.train_model", __doc__)
     command.add_recipe(parser)
-    parser.add_argument("--corpus", required=True, help="a folder that prepare_corpus wrote; every node must see it")
-    parser.add_argument("--output", required=True, metavar="RUN", help="the folder of the run; every node must see it")
+    parser.add_argument("--corpus", required=True, help=f"{command.CORPUS}; every node must see it")
+    parser.add_argument("--output", type=command.folder, required=True, metavar="RUN", help="every node must see it")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     args = parser.parse_args()
 

@@ -26,27 +26,29 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     demo = _add(commands, "demo", _demo, "the whole way on this machine, in a few minutes")
-    demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="default: %(default)s")
+    demo.add_argument("--output", type=command.folder, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--utterances", type=int, help="sentences to speak; fewer are quicker and teach less")
     command.add_overrides(demo)
 
     synthesize = _add(commands, "synthesize", _synthesize, "a spoken Hebrew corpus with known texts, from nothing")
-    synthesize.add_argument("--output", type=Path, required=True)
+    synthesize.add_argument("--output", type=command.folder, required=True)
     synthesize.add_argument("--utterances", type=int, help="sentences to speak")
     synthesize.add_argument("--seed", type=int, help="the same seed gives the same bytes")
 
     prepare = _add(commands, "prepare", _prepare, "sources to corpus")
     command.add_recipe(prepare)
-    prepare.add_argument("--output", type=Path, required=True, metavar="CORPUS")
+    prepare.add_argument("--output", type=command.folder, required=True, metavar="CORPUS")
     instead = prepare.add_mutually_exclusive_group()
     instead.add_argument("--overwrite", action="store_true", help="replace a corpus that is there already")
     instead.add_argument("--update", action="store_true", help="prepare only what the corpus does not hold yet")
 
     export = _add(commands, "export", _export, "a corpus or a model in a format that other tools read")
     what = export.add_mutually_exclusive_group(required=True)
-    what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
+    what.add_argument("--corpus", help=command.CORPUS)
     what.add_argument("--model", help=command.MODEL)
-    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    export.add_argument(
+        "--output", type=command.folder, required=True, metavar="DIR", help="a folder that is not there yet"
+    )
     formats = ("qwen_jsonl", "nemo", "webdataset", "hf_parquet")
     export.add_argument("--format", choices=formats, help="of a corpus; default: qwen_jsonl")
     splits = ("train", "validation", "test", "all")
@@ -56,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = _add(commands, "train", _train, "corpus to model; the best one is at RUN/model")
     command.add_recipe(train)
-    train.add_argument("--corpus", type=Path, required=True)
-    train.add_argument("--output", type=Path, required=True, metavar="RUN")
+    train.add_argument("--corpus", required=True, help=command.CORPUS)
+    train.add_argument("--output", type=command.folder, required=True, metavar="RUN")
     train.add_argument("--resume", action="store_true", help="go on with the run that RUN holds")
     train.add_argument(
         "--profile", type=int, nargs="?", const=3, default=0, metavar="STEPS",
@@ -66,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     plan = _add(commands, "plan", _plan, "steps, memory, hours and cost of a training run, before it is paid for")
     command.add_recipe(plan)
-    plan.add_argument("--corpus", type=Path, required=True)
+    plan.add_argument("--corpus", required=True, help=command.CORPUS)
     plan.add_argument("--gpu", required=True, help="a100-40, a100-80, h100, h200, l4 ..., or cpu: measure this machine")
     plan.add_argument("--price", type=float, help="of one GPU, or of one worker on CPUs, for an hour")
     plan.add_argument("--mfu", type=float, help="from 0 to 1: train/mfu of a run like it, instead of what is assumed")

@@ -13,6 +13,7 @@ from caspi.errors import CaspiError, RequestError
 if TYPE_CHECKING:
     from caspi.recipe import Recipe
 
+CORPUS = "a folder that `caspi prepare` wrote, or the URL of its copy in an object store"
 MODEL = "a folder, models:/NAME@alias, runs:/ID/model, or a Hub id"
 SYSTEM = f"{MODEL}; or hf:FOLDER, https://HOST/v1#MODEL, file:HYPOTHESES"
 
@@ -52,6 +53,13 @@ def parser(module: str, description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def folder(path: str) -> Path:
+    """The type of an argument that names a folder to write. As a path a URL would lose a slash, and lead nowhere."""
+    if "://" in path:
+        raise argparse.ArgumentTypeError(f"{path}: expected a folder; write to one, and copy it to the store then")
+    return Path(path)
+
+
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The recipe, and `--set`, which overrides it everywhere."""
     parser.add_argument("recipe", type=Path, help="a recipe, for instance jobs/recipes/demo.yaml")
@@ -67,12 +75,14 @@ def add_recipe_option(parser: argparse.ArgumentParser) -> None:
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` asks for, besides the model."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--corpus", type=Path, help="a folder that `caspi prepare` wrote")
+    what.add_argument("--corpus", help=CORPUS)
     what.add_argument(
         "--source", metavar="NAME", help="judge this source of --recipe instead, all of it; `all`: every one"
     )
     parser.add_argument("--split", choices=("train", "validation", "test"), help="of the corpus; default: test")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for metrics.json and the hypotheses")
+    parser.add_argument(
+        "--output", type=folder, required=True, metavar="DIR", help="for metrics.json and the hypotheses"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation of something else there")
     parser.add_argument("--limit", type=int, help="only so many utterances")
     parser.add_argument(
@@ -148,8 +158,8 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]SYSTEM",
         help=f"a folder that `caspi evaluate` wrote, or {SYSTEM}",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for comparison.json and the page")
-    parser.add_argument("--corpus", type=Path, help="what to evaluate models on that are no evaluations yet")
+    parser.add_argument("--output", type=folder, required=True, metavar="DIR", help="for comparison.json and the page")
+    parser.add_argument("--corpus", help="what to evaluate models on that are no evaluations yet")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     add_recipe_option(parser)
 

@@ -13,7 +13,11 @@ class Settings:
     """The environment as Caspi sees it."""
 
     home: Path
-    """`CASPI_HOME`: where the embedded MLflow and downloaded models live. Default: `runs` in the current folder."""
+    """`CASPI_HOME`: where the embedded MLflow, downloaded models and shards of corpora in object stores live.
+    Default: `runs` in the current folder."""
+
+    corpus_cache_bytes: int
+    """`CASPI_CORPUS_CACHE_GB`: what those shards may take of a machine's disk, in GB. Default 100."""
 
     tracking_uri: str | None
     """`MLFLOW_TRACKING_URI`: an MLflow server. Without it each command starts a local one on SQLite under `home`."""
@@ -37,6 +41,11 @@ class Settings:
     """`OPENAI_API_KEY`: the key shown to an endpoint that is evaluated or compared. Empty: it needs none."""
 
     @property
+    def corpora_folder(self) -> Path:
+        """Where corpora in object stores are kept while they are read."""
+        return self.home / "corpora"
+
+    @property
     def mlflow_folder(self) -> Path:
         """Where the embedded MLflow keeps its database and artifacts."""
         return self.home / "mlflow"
@@ -47,6 +56,7 @@ def read() -> Settings:
     env = os.environ
     return Settings(
         home=Path(env.get("CASPI_HOME", "runs")).expanduser().absolute(),
+        corpus_cache_bytes=int(float(env.get("CASPI_CORPUS_CACHE_GB") or 100) * 1e9),
         tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
         ray_address=env.get("RAY_ADDRESS") or None,
         num_cpus=int(env.get("CASPI_NUM_CPUS") or max(2, os.cpu_count() or 2)),

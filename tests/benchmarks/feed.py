@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 from caspi import audio
+from caspi.corpus import Corpus
 from caspi.memory import tree_memory
 from caspi.model import Prompter, build_toy
 from caspi.recipe.augmentation import Augmentation, Noise
@@ -99,9 +99,8 @@ def made(folder: Path) -> tuple[BatchMaker, LengthIndex]:
     _, processor = build_toy(Toy(), texts=[" ".join(_WORDS)] * 20, language="Hebrew", seed=0)
     prompter = Prompter(processor.tokenizer)
     index = LengthIndex.of(durations_s, [_PER_SHARD] * len(names))
-    corpus: Any = SimpleNamespace(path=folder)
     maker = BatchMaker(
-        reader=ShardReader(corpus, names, index.starts, max_open_shards=len(names)),
+        reader=ShardReader(Corpus(folder, {}), names, index.starts, max_open_shards=len(names)),
         prompter=prompter,
         augmentation=Augmentation(),
         context=ContextMaker(Context(), prompter),

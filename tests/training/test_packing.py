@@ -2,8 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caspi.corpus import Corpus
 from caspi.errors import RunError
 from caspi.recipe import parse_recipe, show
 from caspi.recipe.sections import Batches, Training
@@ -80,7 +79,7 @@ def test_a_run_may_go_on_with_another_collation(tmp_path: Path):
     recipe = parse_recipe({"name": "speech", "data": {"sources": [{"kind": "folder", "path": str(tmp_path)}]}})
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "recipe.yaml").write_text(show(recipe))
-    corpus: Any = SimpleNamespace(fingerprint="same", path=tmp_path)
+    corpus = Corpus(tmp_path, {"fingerprint": "same"})
     check_same_run(changed(recipe, batches={"collation": "bucketed"}), corpus, tmp_path)
     with pytest.raises(RunError, match="step_audio_s"):
         check_same_run(changed(recipe, batches={"step_audio_s": 7}), corpus, tmp_path)

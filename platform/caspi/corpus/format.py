@@ -10,19 +10,24 @@ corpus/
   prepare.json                                how long it took; no part of what two runs agree on
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from caspi import settings
 from caspi.errors import CorpusError
+
+if TYPE_CHECKING:
+    from caspi.corpus.mirror import Mirror
 
 SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
@@ -116,19 +121,22 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus, opened for reading."""
+    """A prepared corpus, opened for reading. It may be sent to another machine."""
 
-    path: Path
+    path: Path  # where it lies; of a corpus in an object store, where what was read of it is kept
     manifest: dict[str, Any]
+    mirror: "Mirror | None" = None  # of a corpus in an object store
 
     @classmethod
-    def open(cls, path: str | Path) -> "Corpus":
-        """Open a folder that `caspi prepare` wrote.
+    def open(cls, location: str | Path) -> "Corpus":
+        """Open a folder that `caspi prepare` wrote, or its copy in an object store, by its URL.
 
         Raises:
-            CorpusError: the folder is not there, is not a corpus, or was written in a format we do not read.
+            CorpusError: it is not there, is not a corpus, or was written in a format we do not read.
         """
-        path = Path(path).expanduser().absolute()
+        if "://" in str(location):
+            return cls._open_url(str(location).rstrip("/"))
+        path = Path(location).expanduser().absolute()
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -136,12 +144,34 @@ class Corpus:
             raise CorpusError(
                 f"{path}: {state}: no readable manifest.json; run `caspi prepare RECIPE --output {path}`"
             ) from error
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise CorpusError(
-                f"{path}: schema_version {manifest.get('schema_version')}; "
-                f"this Caspi reads {SCHEMA_VERSION}: prepare it again"
-            )
+        _check_version(path, manifest)
         return cls(path, manifest)
+
+    @classmethod
+    def _open_url(cls, url: str) -> "Corpus":
+        from caspi.corpus.mirror import Mirror, identify  # they read by means of the sources, which know this module
+
+        manifest, version = identify(url)
+        _check_version(url, manifest)
+        mirror = Mirror(url, version, settings.read().corpora_folder)
+        mirror.open()
+        return cls(mirror.folder, manifest, mirror)
+
+    def reopen(self) -> "Corpus":
+        """The same corpus on this machine, when another one has opened it.
+
+        Raises:
+            CorpusError: as `open`. Of a corpus in an object store when something is read.
+        """
+        return self if self.mirror else Corpus.open(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Corpus, (self.path, self.manifest, self.mirror)  # without the index, where it has been read
+
+    @property
+    def location(self) -> str:
+        """What `open` takes: the folder, or the URL."""
+        return self.mirror.url if self.mirror else str(self.path)
 
     @property
     def fingerprint(self) -> str:
@@ -151,7 +181,7 @@ class Corpus:
     @cached_property
     def utterances(self) -> pa.Table:
         """The length index of all splits, in shard order (INDEX_SCHEMA)."""
-        return pq.read_table(self.path / "utterances.parquet")
+        return pq.read_table(self.file("utterances.parquet"))
 
     def index(self, split: str) -> pa.Table:
         """The length index of one split, in shard order.
@@ -168,19 +198,48 @@ class Corpus:
                 if split == "train"
                 else f"raise data.splits.{split}"
             )
-            raise CorpusError(f"{self.path}: its {split} split is empty; {remedy}, or give a source `split: {split}`")
+            raise CorpusError(
+                f"{self.location}: its {split} split is empty; {remedy}, or give a source `split: {split}`"
+            )
         return index
 
-    def shards(self, split: str) -> list[Path]:
-        """The shards of one split that hold utterances, in order."""
-        return [self.path / shard for shard in pc.unique(self.index(split)["shard"]).to_pylist()]
+    def shard_names(self, split: str) -> list[str]:
+        """The shards of one split that hold utterances, in order, as the index calls them."""
+        return list(pc.unique(self.index(split)["shard"]).to_pylist())
 
-    def read_rows(self, shard: str | Path, rows: Sequence[int]) -> list[Utterance]:
+    def shards(self, split: str) -> list[Path]:
+        """The same as paths below `path`."""
+        return [self.path / shard for shard in self.shard_names(split)]
+
+    def file(self, name: str) -> Path:
+        """A file of the corpus that is no shard."""
+        return self.mirror.file(name) if self.mirror else self.path / name
+
+    def shard(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Within the block a shard is a file on this machine. What is open then can be read behind the block too.
+
+        Raises:
+            StorageError: it lies in an object store, and cannot be brought here.
+        """
+        return self.mirror.shard(name) if self.mirror else contextlib.nullcontext(self.path / name)
+
+    def tables(self, shards: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of shards, one shard after the other; of an object store nothing else is read.
+
+        Raises:
+            StorageError: as `shard`.
+        """
+        if self.mirror:
+            return self.mirror.tables(shards, columns)
+        return (pq.read_table(self.path / shard, columns=list(columns)) for shard in shards)
+
+    def read_rows(self, shard: str, rows: Sequence[int]) -> list[Utterance]:
         """The utterances at `rows` of a shard, in the order asked for. Only the row groups that hold them are read.
 
-        `shard` is a path as in the index, or as `shards` gives it.
+        Raises:
+            StorageError: as `shard`.
         """
-        with pq.ParquetFile(self.path / shard, memory_map=True) as file:
+        with self.shard(shard) as path, pq.ParquetFile(path, memory_map=True) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             groups = np.searchsorted(starts, np.asarray(rows, np.int64), side="right") - 1
@@ -194,11 +253,19 @@ class Corpus:
 
     def iter_utterances(self, split: str) -> Iterator[Utterance]:
         """The utterances of a split, in shard order, a row group in memory at a time."""
-        for shard in self.shards(split):
-            with pq.ParquetFile(shard, memory_map=True) as file:
+        for shard in self.shard_names(split):
+            with self.shard(shard) as path, pq.ParquetFile(path, memory_map=True) as file:
                 for batch in file.iter_batches(32, columns=SHARD_SCHEMA.names, use_threads=False):
                     yield from (Utterance(**values) for values in batch.to_pylist())
 
     def read_table(self, split: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a split, in shard order."""
-        return pa.concat_tables(pq.read_table(shard, columns=list(columns)) for shard in self.shards(split))
+        return pa.concat_tables(self.tables(self.shard_names(split), columns))
+
+
+def _check_version(location: object, manifest: dict[str, Any]) -> None:
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise CorpusError(
+            f"{location}: schema_version {manifest.get('schema_version')}; "
+            f"this Caspi reads {SCHEMA_VERSION}: prepare it again"
+        )

@@ -95,7 +95,7 @@ def evaluate(
                 rows += _rejected(corpus)
             if all(row["error"] for row in rows):
                 raise CorpusError(
-                    f"{corpus.path}: none of the {len(rows)} utterances of its {split} split can be decoded"
+                    f"{corpus.location}: none of the {len(rows)} utterances of its {split} split can be decoded"
                 )
             score_rows(rows)
             score_rows(clips)
@@ -104,7 +104,7 @@ def evaluate(
                 "model": str(model),
                 "model_fingerprint": request["model_fingerprint"],
                 "system": {"name": system.name, "kind": system.kind},
-                "corpus": str(corpus.path),
+                "corpus": corpus.location,
                 "corpus_fingerprint": corpus.fingerprint,
             }
             results = Results.of_rows(metrics, rows)
@@ -146,5 +146,5 @@ def _rejected(corpus: Corpus) -> list[Row]:
             "duration_s": None if refusal["start_s"] is None else refusal["end_s"] - refusal["start_s"],
             "error": refusal["reason"],
         }
-        for refusal in pq.read_table(corpus.path / "rejected.parquet").to_pylist()
+        for refusal in pq.read_table(corpus.file("rejected.parquet")).to_pylist()
     ]

@@ -68,7 +68,7 @@ def _find_corpus(metrics: Mapping[str, Any]) -> Corpus | None:
         logger.warning("the report is without sound: %s", error)
         return None
     if corpus.fingerprint != metrics["corpus_fingerprint"]:
-        logger.warning("the report is without sound: %s was prepared anew since", corpus.path)
+        logger.warning("the report is without sound: %s was prepared anew since", corpus.location)
         return None
     return corpus
 

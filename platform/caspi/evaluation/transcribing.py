@@ -82,7 +82,7 @@ def transcribe_split(
     chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
     tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
     missing = [chunk for chunk in chunks if chunk.name not in tables]
-    reading = functools.partial(_read_chunk, Corpus(corpus.path, corpus.manifest), _main_language(index))
+    reading = functools.partial(_read_chunk, corpus, _main_language(index))
 
     def report() -> None:
         num_done = sum(len(table) for name, table in tables.items() if name != CLIPS_WITHOUT_SPEECH.name)
@@ -116,7 +116,9 @@ def _transcribe(
     # actors would hold it, and both would wait for ever.
     transcribed = (
         ray.data.from_items([asdict(chunk) for chunk in chunks], override_num_blocks=len(chunks))
-        .map_batches(reading, batch_size=1, batch_format="numpy", num_cpus=_READ_CPUS)
+        .map_batches(
+            functools.partial(_telling, watching, reading), batch_size=1, batch_format="numpy", num_cpus=_READ_CPUS
+        )
         .map_batches(
             TranscribeUtterances,
             fn_constructor_args=(factory, language, watching),
@@ -228,6 +230,13 @@ _TRANSCRIBED_SCHEMA = pa.schema(
         ("ended_unix_s", pa.float64()),
     ]
 )
+
+
+def _telling(
+    watching: Any, reading: Callable[[dict[str, np.ndarray]], pa.Table], batch: dict[str, np.ndarray]
+) -> pa.Table:
+    with witness.telling(watching):
+        return reading(batch)
 
 
 def _read_chunk(corpus: Corpus, main_language: str, batch: dict[str, np.ndarray]) -> pa.Table:

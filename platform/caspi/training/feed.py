@@ -171,7 +171,7 @@ class BatchMaker:
         try:
             return audio.decode(row.encoded, source=row.utterance_id).samples
         except AudioError as error:
-            shard = self.reader.path_of(position)
+            shard = self.reader.place_of(position)
             raise TrainingError(f"{shard}: damaged audio: {error}; prepare the corpus again") from error
 
     def _silence(self, number: int, epoch: int, vocabulary: Vocabulary) -> _Clip:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from caspi.corpus import Corpus
 from caspi.errors import CaspiError
 from caspi.recipe import Recipe
 
@@ -25,7 +26,7 @@ class Job:
     """A run, as every worker gets it. Paths are absolute and on storage that all machines see."""
 
     recipe: Recipe
-    corpus: Path
+    corpus: Corpus
     start: str  # where weights come from: a folder or a Hub id
     output: Path
     tracking_uri: str

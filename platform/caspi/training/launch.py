@@ -110,7 +110,7 @@ def train(
             run_id = _run_id(recipe, opened, output, uri, digest, resume=resume)
             (output / "recipe.yaml").write_text(show(recipe), encoding="utf-8")
             aside = _judges_aside(recipe)
-            job = Job(recipe, opened.path, start, output, uri, run_id, digest, aside, memory_limit, profile_steps)
+            job = Job(recipe, opened, start, output, uri, run_id, digest, aside, memory_limit, profile_steps)
             try:
                 with _measured_memory(output / "memory"), _following(output / progress.FILE_NAME, on_progress):
                     _run_to_the_end(job)

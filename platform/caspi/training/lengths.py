@@ -201,7 +201,7 @@ def shard_sizes(corpus: Corpus, split: str) -> dict[str, int]:
         CorpusError: the split does not exist or holds no utterance.
     """
     sizes: dict[str, int] = {}
-    with pq.ParquetFile(corpus.path / "utterances.parquet") as file:
+    with pq.ParquetFile(corpus.file("utterances.parquet")) as file:
         for rows in file.iter_batches(_ROWS_AT_ONCE, columns=["split", "shard"]):
             shards = rows["shard"].filter(pc.equal(rows["split"], split))
             for entry in shards.value_counts().to_pylist():
@@ -264,15 +264,15 @@ class _Measuring:
         write_text(self.folder / _RECORD, json.dumps(record, indent=0, ensure_ascii=False))
 
     def _shards(self) -> Iterator[pa.Table]:
+        tables = self.corpus.tables(list(self.sizes), _COLUMNS)
         for shard, size in self.sizes.items():
+            place = f"{self.corpus.location}/{shard}"
             try:
-                table = pq.read_table(self.corpus.path / shard, columns=_COLUMNS)
+                table = next(tables)
             except (OSError, pa.ArrowException) as error:
-                raise TrainingError(f"{self.corpus.path / shard}: damaged shard: {error}; prepare it again") from error
+                raise TrainingError(f"{place}: damaged shard: {error}; prepare it again") from error
             if len(table) != size:
-                raise TrainingError(
-                    f"{self.corpus.path / shard}: {len(table)} utterances, the corpus says {size}; prepare it again"
-                )
+                raise TrainingError(f"{place}: {len(table)} utterances, the corpus says {size}; prepare it again")
             yield table
 
     def _codes(self, names: pa.ChunkedArray, sources: dict[str, int]) -> np.ndarray:

@@ -74,7 +74,7 @@ def measure(recipe: Recipe, corpus: str | Path, *, num_steps: int = 20) -> Measu
         start = start_model(recipe, opened, output)
         config, prompter = describe(start)
         LengthIndex.build(opened, prompter, output / "lengths")  # the workers open it
-        job = Job(recipe, opened.path, start, output, tracking_uri="", run_id="")
+        job = Job(recipe, opened, start, output, tracking_uri="", run_id="")
         speed: Speed = fit(job, functools.partial(measure_loop, num_steps=num_steps))
         surveyor = Surveyor.of_run(
             recipe,

@@ -92,11 +92,15 @@ class EpochPlan:
             )
         )
 
-    def _place(self, step: int) -> tuple["_Window", slice]:
-        """The window of a step, and where in it the step lies."""
+    def window_of(self, step: int) -> int:
+        """The number of the window that a step lies in."""
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} of an epoch of {self.num_steps}")
-        number = int(np.searchsorted(self.first_steps, step, side="right")) - 1
+        return int(np.searchsorted(self.first_steps, step, side="right")) - 1
+
+    def _place(self, step: int) -> tuple["_Window", slice]:
+        """The window of a step, and where in it the step lies."""
+        number = self.window_of(step)
         window = self._window(number)
         inside = step - int(self.first_steps[number])
         return window, slice(window.starts[inside], window.starts[inside + 1])

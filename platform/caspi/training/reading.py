@@ -4,7 +4,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caspi.corpus import Corpus
-from caspi.errors import TrainingError
+from caspi.errors import StorageError, TrainingError
 from caspi.training.lengths import LengthIndex, shard_sizes
 
 _LIGHT_COLUMNS = ["utterance_id", "text", "language", "previous_text"]
@@ -46,7 +46,7 @@ class ShardReader:
 
         `gaps_s` are the pauses before each position, for clips of several.
         """
-        self._folder, self._shards, self._starts, self._gaps_s = corpus.path, shards, starts, gaps_s
+        self._corpus, self._shards, self._starts, self._gaps_s = corpus, shards, starts, gaps_s
         self._max_open = max_open_shards
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,9 +90,9 @@ class ShardReader:
         """The position of some row of a shard."""
         return int(random.integers(self._starts[number], self._starts[number + 1]))
 
-    def path_of(self, position: int) -> Path:
+    def place_of(self, position: int) -> str:
         """The shard that holds a position, for messages."""
-        return self._folder / self._shards[self.shard_of(position)]
+        return _place(self._corpus, self._shards[self.shard_of(position)])
 
     def texts(self, number: int) -> list[str]:
         """All texts of a shard, in the order of its rows."""
@@ -102,37 +102,40 @@ class ShardReader:
     def _shard(self, number: int) -> "_OpenShard":
         if number not in self._open:
             num_rows = int(self._starts[number + 1] - self._starts[number])
-            self._open[number] = _OpenShard.open(self._folder / self._shards[number], num_rows)
+            self._open[number] = _OpenShard.open(self._corpus, self._shards[number], num_rows)
             if len(self._open) > self._max_open:
-                self._open.popitem(last=False)[1].file.close()
+                self._open.popitem(last=False)[1].held.close()
         self._open.move_to_end(number)
         return self._open[number]
 
 
 @dataclass
 class _OpenShard:
-    path: Path
+    place: str  # for messages
+    held: ExitStack  # the file, and of an object store's corpus its place on this machine
     file: pq.ParquetFile
     rows: pa.Table  # without audio
     group_starts: np.ndarray  # (num_row_groups + 1,)
     _last: tuple[int, pa.ChunkedArray] = field(default=(-1, pa.chunked_array([], pa.binary())))  # row group, audio
 
     @classmethod
-    def open(cls, path: Path, num_rows: int) -> "_OpenShard":
-        with _naming(path):
+    def open(cls, corpus: Corpus, shard: str, num_rows: int) -> "_OpenShard":
+        place = _place(corpus, shard)
+        with ExitStack() as stack, _naming(place):
+            path = stack.enter_context(corpus.shard(shard))
             _announce(path)
             # Not memory-mapped: storage that goes away would then be a signal that kills the worker, not an error.
-            file = pq.ParquetFile(path)
+            file = stack.enter_context(pq.ParquetFile(path))
             rows = file.read(_LIGHT_COLUMNS, use_threads=False)
-        if len(rows) != num_rows:
-            raise TrainingError(f"{path}: {len(rows)} rows, the index says {num_rows}; prepare the corpus again")
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        return cls(path, file, rows, np.cumsum([0, *sizes]))
+            if len(rows) != num_rows:
+                raise TrainingError(f"{place}: {len(rows)} rows, the index says {num_rows}; prepare the corpus again")
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            return cls(place, stack.pop_all(), file, rows, np.cumsum([0, *sizes]))
 
     def read(self, row: int) -> TrainingRow:
         group = int(np.searchsorted(self.group_starts, row, side="right")) - 1
         if group != self._last[0]:
-            with _naming(self.path):
+            with _naming(self.place):
                 self._last = group, self.file.read_row_group(group, ["audio"], use_threads=False)["audio"]
         encoded = self._last[1][row - int(self.group_starts[group])].as_py()
         return TrainingRow(encoded=encoded, **self.rows.slice(row, 1).to_pylist()[0])
@@ -148,10 +151,16 @@ def _announce(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
+def _place(corpus: Corpus, shard: str) -> str:
+    return f"{corpus.location}/{shard}"
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(place: str) -> Iterator[None]:
     """Say which shard it was."""
     try:
         yield
+    except StorageError as error:
+        raise TrainingError(f"{error}. Checkpoints are kept: go on with --resume once that is done") from error
     except (OSError, pa.ArrowException) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}; bring it back, or prepare the corpus again") from error
+        raise TrainingError(f"{place}: cannot be read: {error}; bring it back, or prepare the corpus again") from error

@@ -50,7 +50,7 @@ def check_same_run(recipe: Recipe, corpus: Corpus, output: Path) -> None:
     fingerprint = begun.get("corpus_fingerprint", corpus.fingerprint)
     if fingerprint != corpus.fingerprint:
         raise RunError(
-            f"{output}: this run began with the corpus {fingerprint}, and {corpus.path} is {corpus.fingerprint}; "
+            f"{output}: this run began with the corpus {fingerprint}, and {corpus.location} is {corpus.fingerprint}; "
             "give the same --corpus, or begin a new run with another --output"
         )
     before, now = (_binding(each) for each in (load_recipe(output / "recipe.yaml"), recipe))

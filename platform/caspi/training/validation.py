@@ -108,7 +108,7 @@ def _in_turn(parts: Sequence[Sequence[Answer]]) -> list[Answer]:
 class Aside:
     """Judges checkpoints in Ray tasks beside the run, which need the room of one worker."""
 
-    def __init__(self, recipe: Recipe, corpus: Path) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
         import ray
 
         workers = recipe.training.workers
@@ -172,11 +172,11 @@ class Aside:
                 yield judgement
 
 
-def _judge_checkpoint(recipe: Recipe, corpus: Path, checkpoint: Path) -> Judgement | None:
+def _judge_checkpoint(recipe: Recipe, corpus: Corpus, checkpoint: Path) -> Judgement | None:
     """The task: it knows nothing of the run but its folder."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
     loaded = load(checkpoint / "model", device=device)
-    examiner = Examiner(recipe, Corpus.open(corpus), loaded)
+    examiner = Examiner(recipe, corpus.reopen(), loaded)
     return examiner.judge(read_state(checkpoint).step, autocast=autocast_type(recipe.training.precision, device))

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 
 from caspi.allocation import keep_freed_memory_of_any_size
-from caspi.corpus import Corpus
 from caspi.model import Batch, Loaded, load
 from caspi.model.flops import trained_shares, training_flops
 from caspi.training import checkpoint, collating, device_memory, devices, parameters
@@ -25,6 +24,7 @@ from caspi.training.compiling import compile_layers, eagerly
 from caspi.training.context import ContextMaker
 from caspi.training.ema import Ema, kept
 from caspi.training.feed import BatchMaker, Planned, Share
+from caspi.training.fetching import ShardFetcher
 from caspi.training.footprint import Load
 from caspi.training.job import Job
 from caspi.training.keeping import is_judged
@@ -80,7 +80,7 @@ class Worker:
             # Each worker computes on the cores that Ray gave it; more threads than cores only get in each other's way.
             torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
             keep_freed_memory_of_any_size()
-        corpus, loaded = Corpus.open(job.corpus), load(job.start, device=device)
+        corpus, loaded = job.corpus.reopen(), load(job.start, device=device)
         check_start(job.start, job.start_digest)
         parameters.prepare(loaded.model, recipe.training)
         not_compiled = compile_layers(loaded.model, device) if recipe.training.compile else None
@@ -173,12 +173,14 @@ class Worker:
 
     def _remaining(self) -> Iterator[Planned]:
         first = self.state
-        for epoch in range(first.epoch, len(self.plans)):
-            plan = self.plans[epoch]
-            for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
-                groups = self._groups(plan, step, self.rank)
-                audio_s = sum(float(plan.lengths(group)[0].sum()) for group in groups)
-                yield Planned(epoch, groups, audio_s, self._idle(plan, step, len(groups)))
+        with ShardFetcher(self.job.corpus) as fetcher:
+            for epoch in range(first.epoch, len(self.plans)):
+                plan = self.plans[epoch]
+                for step in range(first.step_in_epoch if epoch == first.epoch else 0, plan.num_steps):
+                    fetcher.follow(self.plans, epoch, step)
+                    groups = self._groups(plan, step, self.rank)
+                    audio_s = sum(float(plan.lengths(group)[0].sum()) for group in groups)
+                    yield Planned(epoch, groups, audio_s, self._idle(plan, step, len(groups)))
 
     def _groups(self, plan: EpochPlan, step: int, rank: int) -> tuple[np.ndarray, ...]:
         assert self.bounds is not None, "calibrate comes first"
