@@ -1,10 +1,14 @@
 """What every test can ask for."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.object_store import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +61,58 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "model"
     Loaded.wrap(*build_toy(Toy(), texts=["שלום עולם", "מה שלומך היום"], language="Hebrew", seed=0)).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """A server of the S3 protocol on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_port: int) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{s3_port}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+    )
+
+
+@pytest.fixture
+def bucket(s3_client: Any, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of its own for each test, and the environment that leads there."""
+    from caspi.corpus.sources import asking
+
+    for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y"), ("AWS_REGION", "us-east-1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
+    monkeypatch.setattr(asking, "_FIRST_PAUSE_S", 0.01)
+    s3_client.create_bucket(Bucket="speech")
+    yield "speech"
+    for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket="speech"):
+        for found in page.get("Contents", []):
+            s3_client.delete_object(Bucket="speech", Key=found["Key"])
+    s3_client.delete_bucket(Bucket="speech")
+
+
+@pytest.fixture
+def proxy(bucket: str, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Between that server and whoever reads from it."""
+    proxy = Proxy(s3_port)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

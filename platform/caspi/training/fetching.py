@@ -51,7 +51,7 @@ class ShardFetcher:
         if len(fitting) < len(shards) and not self._is_narrow:
             self._is_narrow = True
             logger.warning(
-                "steps will wait for downloads: two windows have %.2f GB of shards, CASPI_CORPUS_CACHE_GB=%.2f; raise it",
+                "steps will wait for downloads: two windows have %.2f GB of shards, CASPI_CORPUS_CACHE_GB=%.2f",
                 totals[-1] / 1e9, max_bytes / 1e9,
             )  # fmt: skip
         return fitting
