@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
+REFUSALS = {
+    "busy": (503, b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"),
+    "refuse": (403, b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Asked:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to a server, but fails `failures` of them first: `busy`, `hang up` or `stop in the middle`."""
+    """Passes requests on to a server, but fails `failures` of them first: `busy`, `refuse`, `hang up` or
+    `stop in the middle`."""
 
     daemon_threads = True
 
@@ -58,11 +62,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fails and self.server.how == "hang up":
             self.close_connection = True
             return
-        if fails and self.server.how == "busy":
-            self.send_response(503)
-            self.send_header("Content-Length", str(len(BUSY)))
+        if fails and self.server.how in REFUSALS:
+            status, content = REFUSALS[self.server.how]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(BUSY if self.command == "GET" else b"")
+            self.wfile.write(content if self.command == "GET" else b"")
             return
         connection = http.client.HTTPConnection("127.0.0.1", self.server.behind)
         connection.request(self.command, self.path, headers=dict(self.headers))

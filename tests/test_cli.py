@@ -1,5 +1,6 @@
 """The command line as a user meets it: one clear message and the right exit code, never a traceback."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from caspi.cli import build_parser
+from caspi.submit import _entrypoint
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "jobs" / "recipes" / "demo.yaml"
@@ -102,6 +104,39 @@ def test_planning_without_a_corpus_starts_nothing(tmp_path: Path):
             caspi("plan", DEMO, "--corpus", tmp_path / "none", "--gpu", gpu, home=tmp_path / "home"), "no such folder"
         )
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", str(DEMO), "--output", "run"],
+        ["plan", str(DEMO), "--gpu", "cpu"],
+        ["evaluate", "--model", "model", "--output", "out"],
+        ["compare", "one", "other", "--output", "out"],
+        ["export", "--output", "out"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_corpus_may_be_given_by_its_url(words: list[str]):
+    assert build_parser().parse_args([*words, "--corpus", "s3://speech/corpus"]).corpus == "s3://speech/corpus"
+
+
+def test_a_job_is_given_the_url_of_its_corpus():
+    line = _entrypoint(ROOT, "train_model", ["demo.yaml"], [], ["--corpus", "s3://speech/my corpus"])
+    assert shlex.split(line)[-2:] == ["--corpus", "s3://speech/my corpus"]
+
+
+def test_nothing_is_written_to_a_url(tmp_path: Path):
+    done = caspi("prepare", DEMO, "--output", "s3://speech/corpus", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "s3://speech/corpus: expected a folder" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bucket_that_is_not_there_is_one_line(bucket: str, tmp_path: Path):
+    arguments = ("train", DEMO, "--corpus", "s3://nobodys/corpus", "--output", tmp_path / "run")
+    refused(caspi(*arguments, home=tmp_path / "home"), "s3://nobodys/corpus: no manifest.json there")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("words", "steps"), [([], 0), (["--profile"], 3), (["--profile", "5"], 5)])

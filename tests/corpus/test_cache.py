@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from caspi.corpus.cache import ShardCache
+from caspi.errors import StorageError
 
 SIZE = 1_000_000
 
@@ -105,6 +106,12 @@ def test_a_download_that_fails_leaves_nothing(cache: ShardCache):
         pass
     assert not list(cache.root.glob("*/*/*.part"))
     assert ensure(cache, 0) == [True]
+
+
+def test_a_folder_that_cannot_be_written_is_named(cache: ShardCache):
+    (cache.root / "corpus").write_text("not a folder")
+    with pytest.raises(StorageError, match=r"corpus/train/shard-00000\.parquet: .*move CASPI_HOME"):
+        ensure(cache, 0)
 
 
 def test_what_a_killed_process_left_takes_no_room(cache: ShardCache):

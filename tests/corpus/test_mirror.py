@@ -144,6 +144,14 @@ def test_where_there_is_no_corpus_that_is_said(folder: Corpus, url: str):
         Corpus.open(url)
 
 
+def test_a_store_that_does_not_let_us_in_is_asked_once_and_named(folder: Corpus, proxy):
+    proxy.how, proxy.failures = "refuse", 10**9
+    message = rf"cannot open a corpus: {URL}/manifest\.json: may not be read: .*check the credentials"
+    with pytest.raises(CorpusError, match=message):
+        Corpus.open(URL)
+    assert len(proxy.asked) == 1
+
+
 def test_a_store_that_nothing_here_can_read_is_named(folder: Corpus):
     with pytest.raises(CorpusError, match=r"abc://x/y.*cannot read abc://"):
         Corpus.open("abc://x/y")

@@ -67,5 +67,6 @@ def write_corpus(folder: Path, shards: list[list[dict]]) -> Corpus:
             for position, row in enumerate(rows)
         ]
     pq.write_table(pa.Table.from_pylist(index, INDEX_SCHEMA), folder / "utterances.parquet")
-    (folder / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "fingerprint": "0123abcd"}))
+    manifest = {"schema_version": SCHEMA_VERSION, "fingerprint": "0123abcd", "num_utterances": len(index)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return Corpus.open(folder)

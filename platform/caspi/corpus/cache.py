@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from caspi import settings
+from caspi.corpus.sources.downloading import disk_error
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +39,24 @@ class ShardCache:
 
         Where it is missing, `fetch` is called to fill the file that it is given. Of all who ask at once, in whatever
         process, one fetches and the others wait. What nobody holds goes to make room, the least recently used first.
+
+        Raises:
+            StorageError: the disk is full, or gone.
         """
-        file = self._take(path, num_bytes) or self._bring(path, num_bytes, fetch)
+        file = self._get(path, num_bytes, fetch)
         assert file is not None, "whoever waits gets it"
         with file:
             yield path
 
     def ensure(self, path: Path, num_bytes: int, fetch: Fetch) -> bool:
         """Bring a file here for later. False: somebody else is at it, or there is no room for it now."""
-        file = self._take(path, num_bytes) or self._bring(path, num_bytes, fetch, is_for_later=True)
+        file = self._get(path, num_bytes, fetch, is_for_later=True)
         if file is not None:
             file.close()
         return file is not None
 
     def find(self, path: Path, num_bytes: int) -> BinaryIO | None:
         """The file, held until it is closed, if it is here."""
-        return self._take(path, num_bytes)
-
-    def _take(self, path: Path, num_bytes: int) -> BinaryIO | None:
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -69,12 +70,18 @@ class ShardCache:
         os.utime(file.fileno())
         return file
 
-    def _bring(self, path: Path, num_bytes: int, fetch: Fetch, *, is_for_later: bool = False) -> BinaryIO | None:
+    def _get(self, path: Path, num_bytes: int, fetch: Fetch, *, is_for_later: bool = False) -> BinaryIO | None:
+        try:
+            return self.find(path, num_bytes) or self._bring(path, num_bytes, fetch, is_for_later=is_for_later)
+        except OSError as error:
+            raise disk_error(path, error) from error
+
+    def _bring(self, path: Path, num_bytes: int, fetch: Fetch, *, is_for_later: bool) -> BinaryIO | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name(f"{path.name}.lock"), wait=not is_for_later) as is_ours:
             if not is_ours:
                 return None
-            if (file := self._take(path, num_bytes)) is not None:
+            if (file := self.find(path, num_bytes)) is not None:
                 return file  # whoever had the lock before has brought it
             part = path.with_name(f"{path.name}.part")
             part.unlink(missing_ok=True)

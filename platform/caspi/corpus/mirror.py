@@ -109,7 +109,7 @@ class Mirror:
         self.open()
         path = self.folder / name
         if not path.exists():
-            with lock(self.folder / "lock"), _refusing(f"{self.url}/{name}"):
+            with _refusing(f"{self.url}/{name}"), self._alone():
                 self._fetch_whole(name)
         return path
 
@@ -121,8 +121,7 @@ class Mirror:
         """
         if (self.folder / _OBJECTS).exists():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with lock(self.folder / "lock"), _refusing(self.url):
+        with _refusing(self.url), self._alone():
             if (self.folder / _OBJECTS).exists():
                 return
             manifest, version = identify(self.url)
@@ -147,6 +146,12 @@ class Mirror:
                 )
             objects = {name: [stored[name], num_rows] for name, num_rows in rows.items()}
             write_text(self.folder / _OBJECTS, json.dumps(objects, indent=0))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with lock(self.folder / "lock"):
+            yield
 
     def _fetch_whole(self, name: str) -> None:
         path = self.folder / name

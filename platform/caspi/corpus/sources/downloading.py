@@ -25,7 +25,7 @@ def download(url: str, target: Path, *, num_bytes: int) -> None:
     try:
         place = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _disk_error(target, error) from error
+        raise disk_error(target, error) from error
 
     def copy(start: int) -> None:
         content = read_bytes(url, start, min(start + RANGE_BYTES, num_bytes))
@@ -33,7 +33,7 @@ def download(url: str, target: Path, *, num_bytes: int) -> None:
             if os.pwrite(place, content, start) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _disk_error(target, error) from error
+            raise disk_error(target, error) from error
 
     try:
         with ThreadPoolExecutor(_RANGES_AT_ONCE, "download") as threads:
@@ -43,7 +43,8 @@ def download(url: str, target: Path, *, num_bytes: int) -> None:
         os.close(place)
 
 
-def _disk_error(path: Path, error: OSError) -> StorageError:
+def disk_error(path: Path, error: OSError) -> StorageError:
+    """What to say of a disk that does not take what is downloaded."""
     return StorageError(
         f"{path}: {error.strerror or error}; make room there, lower CASPI_CORPUS_CACHE_GB, or move CASPI_HOME"
     )
