@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ import pytest
 from caspi.corpus import Corpus
 from caspi.corpus.sources import asking
 from caspi.errors import TrainingError
+from caspi.model import Prompter, build_toy
 from caspi.recipe import Recipe, show
+from caspi.recipe.augmentation import Augmentation
+from caspi.recipe.sections import Context, Toy
+from caspi.training.context import ContextMaker
+from caspi.training.feed import BatchMaker, Planned, Share
 from caspi.training.fetching import ShardFetcher, upcoming_shards
 from caspi.training.lengths import LengthIndex, shard_sizes
 from caspi.training.plan import EpochPlan, plan_epoch
@@ -144,6 +150,41 @@ def test_a_store_that_is_gone_ends_the_training_and_says_what_to_do(
         message = rf"{URL}/train/shard-00000\.parquet: no answer within .*Checkpoints are kept: go on with --resume"
         with pytest.raises(TrainingError, match=re.compile(message, re.DOTALL)):
             ShardReader.of_split(stored, "train").read(0)
+
+
+def test_steps_before_an_outage_are_done_and_the_others_once_it_is_over(
+    stored: Corpus, plans: list[EpochPlan], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(asking, "DEADLINE_S", 0.3)
+    plan, lost = plans[0], min(windows(plans)[1])
+    _, processor = build_toy(Toy(), texts=["שלום עולם"] * 20, language="Hebrew", seed=0)
+    prompter = Prompter(processor.tokenizer)
+    maker = BatchMaker(
+        reader=ShardReader.of_index(stored, plan.index, max_open_shards=2),
+        prompter=prompter,
+        augmentation=Augmentation(),
+        context=ContextMaker(Context(), prompter),
+        seed=0,
+    )
+
+    def from_step(first: int) -> Iterator[Share]:
+        def planned() -> Iterator[Planned]:
+            with ShardFetcher(stored) as fetcher:
+                for step in range(first, plan.num_steps):
+                    fetcher.follow(plans, 0, step)
+                    yield Planned(0, plan.micro_batches(step, rank=0, world_size=1, max_micro_batch_s=60), 0.5)
+
+        return maker.shares(planned(), num_threads=1)
+
+    proxy.only, proxy.how, proxy.failures = f"corpus/{lost}", "hang up", 10**9
+    done: list[Share] = []
+    with pytest.raises(TrainingError, match=lost):
+        for share in from_step(0):
+            done.append(share)
+    assert plan.first_steps[1] <= len(done) < plan.first_steps[2]
+    proxy.failures = 0
+    done += from_step(len(done))
+    assert [sorted(share.items) for share in done] == [sorted(plan.utterances(step)) for step in range(plan.num_steps)]
 
 
 def finished(recipe: Path, corpus: str | Path, output: Path, home: Path) -> list[dict[str, Any]]:
