@@ -1,4 +1,4 @@
-"""Feeding from an object store beside a folder, the model replaced by a timer; and downloads by the size of a range.
+"""Feeding from an object store beside a folder, the model replaced by a timer.
 
     python -m tests.benchmarks.feed_from_store
 
@@ -20,7 +20,6 @@ import boto3
 import torch
 
 from caspi.corpus import Corpus
-from caspi.corpus.sources import downloading
 from caspi.model import Prompter, build_toy
 from caspi.recipe.augmentation import Augmentation
 from caspi.recipe.sections import Context, Toy
@@ -63,8 +62,6 @@ def run(folder: Path) -> None:
     client = _client()
     client.create_bucket(Bucket="speech")
     upload(client, corpus.path, below="corpus/")
-    client.put_object(Bucket="speech", Key="large", Body=bytes(160 * 2**20))
-    ranges("s3://speech/large", folder / "large", 160 * 2**20)
     print("from     epoch  utterances/s  longest wait, s  waited after the first step, s")
     for name, opened in (("folder", corpus), ("store", Corpus.open("s3://speech/corpus"))):
         epochs(name, opened, folder / f"lengths-{name}")
@@ -80,18 +77,6 @@ def _client() -> Any:
         except OSError:
             time.sleep(0.2)
     raise SystemExit("the S3 server does not answer")
-
-
-def ranges(url: str, target: Path, num_bytes: int) -> None:
-    print("MiB of a range  MB/s of a shard of 160 MiB")
-    chosen = downloading.RANGE_BYTES
-    for mib in (1, 4, 16, 64):
-        downloading.RANGE_BYTES = mib * 2**20
-        started = time.perf_counter()
-        downloading.download(url, target, num_bytes=num_bytes)
-        print(f"{mib:14}  {num_bytes / 1e6 / (time.perf_counter() - started):.0f}", flush=True)
-        target.unlink()
-    downloading.RANGE_BYTES = chosen
 
 
 def epochs(name: str, corpus: Corpus, lengths: Path) -> None:
