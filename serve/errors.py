@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from caspi.errors import AudioError, CaspiError, RequestError
+from serve import logs
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class ApiError(HTTPException):
 
     def response(self) -> JSONResponse:
         """The HTTP answer."""
+        logs.current().refusal = self.code
         error = {"message": self.detail, "type": _kind(self.status_code), "param": self.param, "code": self.code}
         return JSONResponse({"error": error}, status_code=self.status_code, headers=self.headers)
 

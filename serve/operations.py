@@ -35,5 +35,5 @@ def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
-        """Counters in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+        """Counters of all replicas in Prometheus' text format."""
+        return Response(await metrics.render(), media_type=CONTENT_TYPE)

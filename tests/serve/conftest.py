@@ -35,7 +35,9 @@ def build_with(load: Any, **options: Any) -> Any:
     from serve.options import parse
 
     worker_env = {"PYTHONPATH": serving._python_path(Path.cwd())}
-    return assemble(parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), load)
+    return assemble(
+        parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), lambda place: load()
+    )
 
 
 @contextmanager
