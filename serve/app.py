@@ -61,7 +61,7 @@ def assemble(options: Options, load: Load) -> ray.serve.Application:
 
 
 def _model(options: Options, name: str, model: str, **copies: Any) -> ray.serve.Deployment:
-    """A model deployment. Its `user_config` says which model, so that another one takes its place in a living replica."""
+    """A model deployment. Its `user_config` says which model, so another one can take its place."""
     return ray.serve.deployment(
         name=name,
         user_config=pin(model),

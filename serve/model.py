@@ -135,7 +135,7 @@ class TranscriptionModel:
     # --- which model --------------------------------------------------------------------------------------------------
 
     def _open(self, user_config: Mapping[str, Any]) -> _Serving:
-        """Load a model and warm it with a second of silence: what is slow once is slow now, and one that cannot run fails."""
+        """Load a model and warm it with a second of silence: what is slow once is slow now, and a broken one fails."""
         model = locate(user_config)
         engine = as_engine(self._load(model.place), max_batch_s=self._options.max_batch_s)
         drain(engine, [SILENCE])

@@ -38,7 +38,7 @@ class Autoscaling(BaseModel):
     in the engine and one behind it."""
 
     calm: float = Field(0.5, gt=0, le=1)
-    """A copy goes when the others would then have less than this part of their target: the gap keeps the number still."""
+    """A copy goes when the others would then have less than this part of their target. The gap keeps it still."""
 
     upscale_delay_s: float = Field(10.0, ge=0)
     """How long the backlog must be large."""
