@@ -15,9 +15,10 @@ import ray.serve
 from ray.serve.config import BackpressureConfig
 
 from caspi import settings
+from caspi.inference.engine import BatchTranscriber, Engine
 from serve.gate import hash_key
 from serve.ingress import Ingress
-from serve.model import Transcriber, TranscriptionModel, load_transcriber
+from serve.model import TranscriptionModel, load_engine
 from serve.options import Options, parse
 
 # Room beside the transcriptions for /healthz, /metrics and refusals, which must be quick when all else is not.
@@ -33,10 +34,10 @@ def build(args: Mapping[str, Any]) -> ray.serve.Application:
         RequestError: an argument is unknown, missing or wrong.
     """
     options = parse(args)
-    return assemble(options, functools.partial(load_transcriber, options))
+    return assemble(options, functools.partial(load_engine, options))
 
 
-def assemble(options: Options, load: Callable[[], Transcriber]) -> ray.serve.Application:
+def assemble(options: Options, load: Callable[[], Engine | BatchTranscriber]) -> ray.serve.Application:
     """The two deployments, bound. Every limit is set: Serve's own defaults queue without bound and wait for ever."""
     key_hashes = sorted(hash_key(key) for key in settings.read().api_keys)
     shared = {
