@@ -30,6 +30,6 @@ def http_app(
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     transcriptions.add_to(app, backend, options, metrics)
-    models.add_to(app, options)
+    models.add_to(app, backend, options)
     operations.add_to(app, backend, page, metrics)
     return app

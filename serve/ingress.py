@@ -20,13 +20,14 @@ from serve.board import BoardClient
 from serve.calling import ModelCaller, Quarantine, is_fault_of_model
 from serve.deadline import by_deadline
 from serve.metrics import Metrics
-from serve.model import State
 from serve.options import Options
+from serve.versions import State
 
 logger = logging.getLogger("ray.serve.caspi")
 
-# A model that answered this recently needs no probe. Keeps readiness cheap, and true under full load.
+# A model that answered clips this recently is ready, though a probe may be stuck behind a full queue.
 READY_FOR_S = 5.0
+PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 
 
@@ -52,7 +53,7 @@ class Ingress:
             for handle in self._handles
         ]
         self._states: list[State] = []
-        self._last_answer = float("-inf")
+        self._last_probe = self._last_answer = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -86,16 +87,20 @@ class Ingress:
 
     async def is_ready(self) -> bool:
         """Whether the model answered a moment ago, or does now. The canary's absence keeps nobody out."""
-        if self._states and time.monotonic() - self._last_answer < READY_FOR_S:
-            return True
         return bool(await self.describe())
 
     async def describe(self) -> Sequence[State]:
         """The models that answer: the stable one, then its canary. Empty while the stable one does not answer."""
+        now = time.monotonic()
+        if self._states and now < self._last_probe + PROBE_EVERY_S:
+            return self._states
+        self._last_probe = now
         found = [await self._probe(handle) for handle in self._handles]
-        self._states = [state for state in found if state is not None] if found[0] is not None else []
-        if self._states:
+        if found[0] is not None:
             self._last_answer = time.monotonic()
+            self._states = [state for state in found if state is not None]
+        elif time.monotonic() > self._last_answer + READY_FOR_S:
+            self._states = []
         return self._states
 
     async def _probe(self, handle: DeploymentHandle) -> State | None:

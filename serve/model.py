@@ -25,24 +25,12 @@ from serve.board import BoardClient
 from serve.company import Company
 from serve.metrics import ModelMetrics
 from serve.options import Options
-from serve.versions import ServedModel, locate, pin
+from serve.versions import State, locate, pin
 
 logger = logging.getLogger("ray.serve.caspi")
 
 Load = Callable[[str], Engine | BatchTranscriber]
 """Opens the model in a folder, or with a Hub id."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a replica says of itself."""
-
-    model: ServedModel
-    since: float
-    """Unix time from which this model answers."""
-
-    problem: str = ""
-    """Why the model that was asked for last is not the one that answers. Empty: it is."""
 
 
 @dataclass(frozen=True, slots=True)

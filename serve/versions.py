@@ -29,6 +29,18 @@ class ServedModel:
     """The folder, or Hub id, that an engine opens."""
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a replica says of itself."""
+
+    model: ServedModel
+    since: float
+    """Unix time from which this model answers."""
+
+    problem: str = ""
+    """Why the model that was asked for last is not the one that answers. Empty: it is."""
+
+
 def pin(model: str) -> dict[str, str]:
     """The `user_config` that makes every replica serve what MODEL means now.
 
