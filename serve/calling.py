@@ -2,7 +2,8 @@
 
 A death costs the clips that were with that replica another try. One of them may have been the reason, so from then on
 each has the engine of another replica for itself, and the board knows that it does. A clip during which a second
-replica dies is poison: refused with 422, and remembered by its hash, so that it does not get near a model again.
+replica dies is poison: refused with 422, and remembered by its hash, so that it does not get near a model again. Where
+replicas also die without it, somebody may be killing them, and it gets one more try.
 """
 
 import asyncio
@@ -40,12 +41,11 @@ class Quarantine:
         if self._poison.items() and _hash(clip) in self._poison:
             raise _poisoned()
 
-    async def judge(self, clip: Clip, suspect: str) -> None:
-        """Raises an ApiError, 422, if the replica that just died was at this clip and at no other."""
-        if await self._board.ask("is_open", suspect):
-            self._poison.put(_hash(clip))
-            await self.share()
-            raise _poisoned()
+    async def convict(self, clip: Clip) -> ApiError:
+        """Remember it. Returns the refusal."""
+        self._poison.put(_hash(clip))
+        await self.share()
+        return _poisoned()
 
     async def share(self) -> None:
         """Tell the board what is known here, and learn what the others know."""
@@ -60,13 +60,45 @@ class Quarantine:
             await asyncio.sleep(SHARE_EVERY_S)
 
 
+class Trial:
+    """What speaks against a clip while it is tried again and again."""
+
+    def __init__(self, board: BoardClient) -> None:
+        self._board = board
+        self._deaths: set[str] = set()  # actors that it was with
+        self._was_pardoned = False
+        self.attempt: str | None = None
+        """A name for the next try, which is to be alone. None before the first death."""
+
+    async def finds_guilty(self, actor: str) -> bool:
+        """Whether it must be the clip that ended this actor."""
+        if actor in self._deaths:  # sent there again before Serve knew: it never ran
+            return False
+        self._deaths.add(actor)
+        await self._board.ask("note_death", actor)
+        others = await self._board.ask("examine", self.attempt, self._deaths) if self.attempt else None
+        self.attempt = uuid.uuid4().hex
+        if others is None:
+            return False
+        guilty = self._was_pardoned or others == 0
+        self._was_pardoned = True
+        return guilty
+
+
 class ModelCaller:
     """One model deployment, as the ingress asks it."""
 
     def __init__(
-        self, handle: DeploymentHandle, *, quarantine: Quarantine, metrics: Metrics, retry_after_s: int
+        self,
+        handle: DeploymentHandle,
+        *,
+        board: BoardClient,
+        quarantine: Quarantine,
+        metrics: Metrics,
+        retry_after_s: int,
     ) -> None:
         self._handle = handle
+        self._board = board
         self._quarantine = quarantine
         self._metrics = metrics
         self._retry_after_s = retry_after_s
@@ -80,29 +112,22 @@ class ModelCaller:
             CaspiError: what the model says about the request.
         """
         self._quarantine.check(clip)
-        suspect: str | None = None
+        trial = Trial(self._board)
         for num_retries in range(MAX_ATTEMPTS):
             try:
-                version, answer = await self._call(clip, suspect, deadline)
+                version, answer = await self._call(clip, trial.attempt, deadline)
                 return version, answer, num_retries
             except ActorUnavailableError as away:  # a RayActorError too, but the replica may well live
                 reason = _note(away, num_retries)
             except RayActorError as death:
                 reason = _note(death, num_retries)
-                if suspect is not None:
-                    await self._judge(clip, suspect)
-                suspect = uuid.uuid4().hex
+                if await trial.finds_guilty(death.actor_id or ""):
+                    self._metrics.count_poisoned()
+                    raise await self._quarantine.convict(clip) from None
             self._metrics.count_retry(reason)
             # Until Serve has noticed, it may send us to the same replica again.
             await by_deadline(asyncio.sleep(0.02 * 2 ** min(num_retries, 5)), deadline)
         raise ApiError(503, "The model died while it worked on this recording.", code="model_died", retry_after_s=2)
-
-    async def _judge(self, clip: Clip, suspect: str) -> None:
-        try:
-            await self._quarantine.judge(clip, suspect)
-        except ApiError:
-            self._metrics.count_poisoned()
-            raise
 
     async def _call(self, clip: Clip, suspect: str | None, deadline: float) -> tuple[str, Answer]:
         response = self._handle.transcribe.remote(clip, suspect)

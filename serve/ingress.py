@@ -49,7 +49,13 @@ class Ingress:
         self._quarantine = Quarantine(self._board)
         self._handles = [model] if canary is None else [model, canary]
         self._callers = [
-            ModelCaller(handle, quarantine=self._quarantine, metrics=self._metrics, retry_after_s=options.retry_after_s)
+            ModelCaller(
+                handle,
+                board=self._board,
+                quarantine=self._quarantine,
+                metrics=self._metrics,
+                retry_after_s=options.retry_after_s,
+            )
             for handle in self._handles
         ]
         self._states: list[State] = []
@@ -125,7 +131,7 @@ class Ingress:
         return answer.transcription
 
     async def _counted_elsewhere(self) -> Sequence[Metric]:
-        return await self._board.ask("collect", self._board.replica) or ()
+        return await self._board.ask("collect", self._board.replica, timeout_s=1) or ()
 
 
 def is_drawn(request_id: str, share: float) -> bool:

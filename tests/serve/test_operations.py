@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve import logs
-from serve.board import Board, Expiring
-from serve.calling import is_fault_of_model
+from serve.board import Board, BoardClient, Expiring
+from serve.calling import Trial, is_fault_of_model
 from serve.errors import ApiError
 from serve.ingress import is_drawn
 from serve.metrics import MAX_VERSIONS, Metrics, ModelMetrics, render
@@ -72,6 +72,31 @@ def test_what_is_told_to_the_board_is_forgotten_and_bounded() -> None:
         return await board.share_poison(["y"])
 
     assert asyncio.run(share()) == ["x", "y"]
+
+
+def test_a_clip_is_found_guilty_where_it_alone_was_there_twice() -> None:
+    class Direct(BoardClient):
+        def __init__(self, board: Board) -> None:
+            self._direct = board
+
+        async def ask(self, method: str, *args: Any, timeout_s: float = 1) -> Any:
+            return await getattr(self._direct, method)(*args)
+
+    async def verdicts(*, killed_elsewhere: bool, was_begun: bool) -> list[bool]:
+        board = Board()
+        trial = Trial(Direct(board))
+        found = [await trial.finds_guilty("first")]
+        if killed_elsewhere:
+            await board.note_death("another")
+        for actor in ("second", "second", "third"):
+            if was_begun:
+                await board.begin(trial.attempt or "")
+            found.append(await trial.finds_guilty(actor))
+        return found
+
+    assert asyncio.run(verdicts(killed_elsewhere=False, was_begun=True))[:2] == [False, True]
+    assert asyncio.run(verdicts(killed_elsewhere=True, was_begun=True)) == [False, False, False, True]
+    assert asyncio.run(verdicts(killed_elsewhere=False, was_begun=False)) == [False, False, False, False]
 
 
 def test_a_share_is_drawn_by_the_id_and_comes_out_right() -> None:

@@ -59,14 +59,14 @@ def url(ray_2_cpus: None, folder: Path) -> Iterator[str]:
 
     worker_env = {"PYTHONPATH": serving._python_path(Path.cwd()), "DEATHS_DIR": str(folder)}
     application = build_with(
-        mortal_double(), replicas=2, ingress_replicas=2, num_cpus=0.2, worker_env=worker_env, request_timeout_s=60
+        mortal_double(), replicas=2, ingress_replicas=2, num_cpus=0.2, worker_env=worker_env, request_timeout_s=150
     )
     with run(application) as url:
         yield url
 
 
 def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=90)
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=180)
 
 
 def ask(url: str, prompt: str, *, seconds: float = 1.0) -> dict[str, Any]:
