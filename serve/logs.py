@@ -1,8 +1,10 @@
 """One JSON line a request, and the record behind it. Neither holds transcripts, prompts, file names or audio."""
 
+import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,9 @@ class Record:
     began: float = field(default_factory=time.monotonic)
     audio_s: float = 0.0
     upload_s: float | None = None
+    decode_s: float = 0.0
+    """Waiting for decoded audio, speech found in it."""
+
     queue_s: float = 0.0
     """Summed over the pieces, as `compute_s`."""
 
@@ -42,6 +47,15 @@ class Record:
 
     def age_s(self) -> float:
         return time.monotonic() - self.began
+
+    @contextlib.contextmanager
+    def timing_decode(self) -> Iterator[None]:
+        """Adds what the block takes."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.decode_s += time.monotonic() - began
 
     def add_version(self, version: str) -> None:
         if version not in self.versions:
@@ -116,6 +130,7 @@ def _line(record: Record, *, method: str, path: str, status: int) -> dict[str, A
     if record.num_pieces:
         fields |= {
             "audio_s": round(record.audio_s, 3),
+            "decode_ms": _ms(record.decode_s),
             "pieces": record.num_pieces,
             "queue_ms": _ms(record.queue_s),
             "compute_ms": _ms(record.compute_s),

@@ -99,6 +99,7 @@ class Metrics:
         """A recording that was transcribed whole."""
         record = logs.current()
         version = self._version(record.versions[-1] if record.versions else NO_VERSION)
+        self.observe_stage("decode", record.decode_s)
         self._audio.labels(self._replica, version).inc(seconds)
         self._rtfx.labels(self._replica, version).observe(seconds / max(1e-6, record.age_s()))
 

@@ -27,6 +27,7 @@ from caspi.inference import serving
 from caspi.inference.transcription import Transcription
 from serve.batching import Clip
 from tests.serve.conftest import build_with, run
+from tests.speech import speak
 
 SECONDS = 5.0
 URL = "/v1/audio/transcriptions"
@@ -60,7 +61,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def measure(url: str, *, num_rounds: int, per_round: int, num_ingresses: int) -> dict[str, list[float]]:
-    samples = 0.1 * np.sin(np.arange(int(SECONDS * audio.SAMPLE_RATE)) / 8).astype(np.float32)
+    samples = speak(SECONDS)
     files = {"file": ("speech.flac", audio.encode_flac(samples))}
     neighbour = Neighbour.remote()
     times: dict[str, list[float]] = {"handle": [], "request": [], "decoding": [], "healthz": []}

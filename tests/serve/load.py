@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx2 as httpx  # what the `openai` client brings
 
-from tests.serve.conftest import tone
+from tests.speech import spoken
 
 URL = "/v1/audio/transcriptions"
 
@@ -26,7 +26,7 @@ class Load:
         **fields: str,
     ) -> None:
         self._url = url + URL
-        self._files = {"file": ("speech.flac", tone(seconds_of_audio))}
+        self._files = {"file": ("speech.flac", spoken(seconds_of_audio))}
         self._fields = fields
         self._headers = headers or {}
         self._stop_after = stop_after

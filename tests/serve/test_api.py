@@ -17,9 +17,9 @@ from serve.gate import hash_key
 from serve.metrics import Metrics
 from serve.options import Options
 from serve.versions import ServedModel, State
-from tests.serve.conftest import tone
+from tests.speech import spoken
 
-FILES = {"file": ("speech.flac", tone(1.0))}
+FILES = {"file": ("speech.flac", spoken(1.0))}
 URL = "/v1/audio/transcriptions"
 
 

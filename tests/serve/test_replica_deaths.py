@@ -15,8 +15,9 @@ import openai
 import pytest
 
 from caspi import audio
-from tests.serve.conftest import build_with, run, tone
+from tests.serve.conftest import build_with, run
 from tests.serve.load import Load
+from tests.speech import spoken
 
 
 def mortal_double() -> type:
@@ -71,7 +72,7 @@ def client(url: str) -> openai.OpenAI:
 
 def ask(url: str, prompt: str, *, seconds: float = 1.0) -> dict[str, Any]:
     answer = client(url).audio.transcriptions.create(
-        file=("speech.flac", tone(seconds)), model="caspi", response_format="json", prompt=prompt
+        file=("speech.flac", spoken(seconds)), model="caspi", response_format="json", prompt=prompt
     )
     return dict(json.loads(answer.text))
 

@@ -46,9 +46,7 @@ def open_stream(encoded: bytes, container: Container, source: str) -> Iterator[S
         AudioDecodeError: there is no audio stream, or none whose codec is known.
         av.error.FFmpegError: damage, at once or while `blocks` are taken.
     """
-    with av.open(
-        as_file(encoded), "r", format=container.demuxer, metadata_errors="replace", io_open=_refuse
-    ) as file:
+    with av.open(as_file(encoded), "r", format=container.demuxer, metadata_errors="replace", io_open=_refuse) as file:
         if not file.streams.audio:
             kinds: list[str] = sorted({stream.type for stream in file.streams})
             raise AudioDecodeError(

@@ -3,17 +3,17 @@
 import contextlib
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from caspi import audio
 from caspi.errors import RequestError
 from caspi.inference.cutting import Cutter, Cutting, Piece
-from caspi.inference.transcription import Transcription
+from caspi.inference.engine import BatchTranscriber
+from caspi.inference.transcription import TokenLogProb, Transcription
 
 MAX_RECORDING_S = 3 * 3600.0
 """The longest recording that is tested."""
@@ -33,8 +33,11 @@ class Segment:
     start_s: float
     end_s: float
     text: str
-    answer: Transcription
-    """What the model said of the piece."""
+    language: str | None = None
+    """English name."""
+
+    log_probs: tuple[TokenLogProb, ...] | None = None
+    """Of the text's tokens. None: nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +67,8 @@ class Transcript:
     usage: Usage
 
 
-class Model(Protocol):
-    """The part of `caspi.Transcriber` that long form stands on."""
-
-    def transcribe_batch(
-        self,
-        clips: Sequence[np.ndarray],
-        *,
-        languages: Sequence[str | None] | None = None,
-        prompts: Sequence[str] | None = None,
-    ) -> Sequence[Transcription]: ...
-
-
 def transcribe(
-    model: Model,
+    model: BatchTranscriber,
     source: Path | bytes | np.ndarray,
     *,
     name: str | None = None,
@@ -110,7 +101,7 @@ def cut(
     cutting: Cutting,
     name: str | None = None,
     max_duration_s: float = MAX_RECORDING_S,
-) -> Iterator[Piece]:
+) -> Generator[Piece]:
     """The pieces of a recording, in order, decoded as they are asked for.
 
     Of a bad recording there may be pieces before the error.
@@ -146,7 +137,9 @@ class Joiner:
         if piece.start != self._end:
             raise RuntimeError(f"the piece at sample {piece.start} does not follow the one that ends at {self._end}")
         if (piece.samples is None) != (answer is None):
-            raise RuntimeError(f"the piece at sample {piece.start} is to be transcribed if it holds speech, and only then")
+            raise RuntimeError(
+                f"the piece at sample {piece.start} is to be transcribed if it holds speech, and only then"
+            )
         self._end = piece.end
         self._num_covered += piece.end - piece.start
         if answer is None:
@@ -158,8 +151,9 @@ class Joiner:
         if answer.language is not None:
             spoken = self._speech.get(answer.language, 0) + piece.speech_end - piece.speech_start
             self._speech[answer.language] = spoken
-        start_s, end_s = piece.speech_start / audio.SAMPLE_RATE, piece.speech_end / audio.SAMPLE_RATE
-        self._segments.append(Segment(start_s, end_s, text, answer))
+        # Times are right to 0.1 s; more digits than these would promise more than is known.
+        start_s, end_s = (round(place / audio.SAMPLE_RATE, 2) for place in (piece.speech_start, piece.speech_end))
+        self._segments.append(Segment(start_s, end_s, text, answer.language, answer.log_probs))
         return self._segments[-1]
 
     def finish(self) -> Transcript:
