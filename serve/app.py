@@ -53,6 +53,7 @@ def assemble(options: Options, load: Load) -> ray.serve.Application:
         num_replicas=options.ingress_replicas,
         max_ongoing_requests=options.max_in_flight + NUM_EXTRA_REQUESTS,
         max_queued_requests=options.max_in_flight + NUM_EXTRA_REQUESTS,
+        graceful_shutdown_timeout_s=options.max_request_s,
         max_surge_percent=100,  # it needs half a CPU, and without it a single one would be away for seconds
         ray_actor_options={"num_cpus": 0.5, "runtime_env": _runtime_env(options)},
         **_limits(options),
@@ -68,6 +69,7 @@ def _model(options: Options, name: str, model: str, **copies: Any) -> ray.serve.
         max_ongoing_requests=options.max_in_flight,
         max_queued_requests=options.max_in_flight,
         max_surge_percent=options.max_surge_percent,
+        graceful_shutdown_timeout_s=options.request_timeout_s,
         ray_actor_options={
             "num_cpus": options.num_cpus,
             "num_gpus": options.num_gpus,
@@ -88,8 +90,7 @@ def _limits(options: Options) -> dict[str, Any]:
     """What both deployments have. Every limit is set: Serve's own defaults queue without bound and wait for ever."""
     return {
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=options.retry_after_s),
-        "graceful_shutdown_wait_loop_s": 0.5,
-        "graceful_shutdown_timeout_s": options.request_timeout_s,  # a drain never cuts a request short
+        "graceful_shutdown_wait_loop_s": 0.5,  # a drain waits for what is under way, by the timeouts above
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
         "max_constructor_retry_count": 3,

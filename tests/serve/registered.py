@@ -20,7 +20,11 @@ DEAF = -2.0
 
 def register(uri: str, folder: Path, name: str, *, weight: float) -> int:
     """A new version of `name`, which answers "WEIGHT PID". BROKEN cannot be loaded, DEAF fails on all but silence."""
-    model = write_model(folder / f"{name}-{weight}", weight=weight)
+    return register_folder(uri, write_model(folder / f"{name}-{weight}", weight=weight), name)
+
+
+def register_folder(uri: str, model: Path, name: str) -> int:
+    """A model folder as the next version of `name`."""
     with client(uri) as mlflow:
         run_id = mlflow.create_run("0").info.run_id
     tracking.log_model_files(uri, run_id, model)

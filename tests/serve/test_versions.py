@@ -1,6 +1,7 @@
 """Models exchanged under a living endpoint: by alias, by `user_config`, and what a broken one changes."""
 
 import json
+import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from caspi.inference import serving
 from serve.versions import locate, pin
 from tests.serve.conftest import run
 from tests.serve.load import Load
-from tests.serve.registered import BROKEN, DEAF, build, register
+from tests.serve.registered import BROKEN, DEAF, build, register, register_folder
 
 ROOT = Path(serving.__file__).parents[3]
 
@@ -203,6 +204,26 @@ def test_what_the_canary_fails_the_stable_model_answers(
             load.wait_until_good(20)
         assert (load.failures, set(load.versions)) == ([], {"1"})
         assert 'caspi_canary_fallbacks_total{reason="ValueError"' in metrics(url)
+
+
+def test_caspi_serve_follows_its_alias(
+    ray_2_cpus: None, mlflow_uri: str, toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(toy_model, other)
+    (other / "generation_config.json").write_text("{}")  # enough to be another model
+    for model in (toy_model, other):
+        tracking.set_alias(mlflow_uri, "toys", "champion", register_folder(mlflow_uri, model, "toys"))
+    monkeypatch.setattr(serving, "FOLLOW_EVERY_S", 0.5)
+    with serving.endpoint("models:/toys@champion", port=0, follow=True) as url:
+        assert models(url)[0]["version"] == "2"
+        tracking.rollback("toys", uri=mlflow_uri)
+        wait_until(lambda: models(url)[0]["version"] == "1")
+
+
+def test_only_an_alias_can_be_followed(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no alias to follow"), serving.endpoint(tmp_path, port=0, follow=True):
+        pass
 
 
 @contextmanager

@@ -77,13 +77,14 @@ def endpoint(
         args["model"] = _check_model(model)
         stack.enter_context(ray_session.connect())
         args |= _resources(serving.replicas)
-        application = _import_app(root).build(args)
+        app = _import_app(root)
+        application, max_request_s = app.build(args), app.parse(args).max_request_s
         starting.close()
         with running(
             application,
             host=host,
             port=port,
-            request_timeout_s=serving.request_timeout_s,
+            request_timeout_s=max_request_s,
             ready_timeout_s=ready_timeout_s,
         ) as url:
             yield url
@@ -111,6 +112,8 @@ def running(
     application: Any, *, host: str, port: int, request_timeout_s: float, ready_timeout_s: float = READY_TIMEOUT_S
 ) -> Iterator[str]:
     """A Serve application on the Ray session that is there; yields its base URL once `/readyz` is 200.
+
+    `request_timeout_s`: the longest that the application gives a request.
 
     Raises:
         RequestError: this cluster already serves something, which our start would replace.
