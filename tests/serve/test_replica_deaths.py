@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import ray
 
 from caspi import audio
 from tests.serve.conftest import build_with, run
@@ -62,17 +63,14 @@ def url(ray_2_cpus: None, folder: Path) -> Iterator[str]:
     application = build_with(
         mortal_double(), replicas=2, ingress_replicas=2, num_cpus=0.2, worker_env=worker_env, request_timeout_s=150
     )
-    with run(application) as url:
+    with run(application, request_timeout_s=150) as url:
         yield url
 
 
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=180)
-
-
-def ask(url: str, prompt: str, *, seconds: float = 1.0) -> dict[str, Any]:
-    answer = client(url).audio.transcriptions.create(
-        file=("speech.flac", spoken(seconds)), model="caspi", response_format="json", prompt=prompt
+def ask(url: str, clip: bytes, prompt: str) -> dict[str, Any]:
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=180)
+    answer = client.audio.transcriptions.create(
+        file=("speech.flac", clip), model="caspi", response_format="json", prompt=prompt
     )
     return dict(json.loads(answer.text))
 
@@ -80,9 +78,10 @@ def ask(url: str, prompt: str, *, seconds: float = 1.0) -> dict[str, Any]:
 def test_a_poisoned_clip_ends_two_replicas_and_is_refused_while_its_neighbours_are_answered(
     url: str, folder: Path
 ) -> None:
+    clip = spoken(1.0)
     with ThreadPoolExecutor(9) as pool:
-        neighbours = [pool.submit(ask, url, f"innocent {n}") for n in range(8)]
-        poison = pool.submit(ask, url, "poison")
+        neighbours = [pool.submit(ask, url, clip, f"innocent {n}") for n in range(8)]
+        poison = pool.submit(ask, url, clip, "poison")
         with pytest.raises(openai.UnprocessableEntityError) as refusal:
             poison.result()
         answers = [neighbour.result() for neighbour in neighbours]
@@ -94,9 +93,9 @@ def test_a_poisoned_clip_ends_two_replicas_and_is_refused_while_its_neighbours_a
     time.sleep(3)
     for _ in range(6):
         with pytest.raises(openai.UnprocessableEntityError):
-            ask(url, "poison")
+            ask(url, clip, "poison")
     assert len(list((folder / "deaths").iterdir())) == 2
-    assert ask(url, "the same audio, and harmless")["prompt"] == "the same audio, and harmless"
+    assert ask(url, clip, "the same audio, and harmless")["prompt"] == "the same audio, and harmless"
 
 
 def test_killing_model_replicas_under_load_loses_no_request(url: str, folder: Path) -> None:
@@ -118,3 +117,15 @@ def is_alive(pid: int) -> bool:
         return "zombie" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_no_log_holds_what_was_said_or_asked(url: str) -> None:
+    """Transcripts, prompts and file names, after answers, refusals and deaths."""
+    secret = "a name that nobody may read"
+    assert ask(url, spoken(1.0), secret)["prompt"] == secret
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    written = {path: path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file()}
+    requests = [text for path, text in written.items() if path.name.startswith("replica_caspi_Ingress")]
+    assert any('"path": "/v1/audio/transcriptions"' in text for text in requests)
+    for said in (secret, "innocent", "speech.flac"):
+        assert [path.name for path, text in written.items() if said in text] == []
