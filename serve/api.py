@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from serve import models, operations, transcriptions
+from serve import models, operations, reference, transcriptions
 from serve.backend import Backend
 from serve.errors import handle
 from serve.gate import Gate
@@ -23,6 +23,8 @@ def http_app(
     app = FastAPI(
         title="Caspi",
         summary="Speech to text by OpenAI's transcription contract.",
+        docs_url=None,  # it would load scripts from the web; `reference` brings its own page
+        redoc_url=None,
         responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
     )
     app.add_middleware(Gate, options=options, key_hashes=key_hashes, metrics=metrics)
@@ -32,4 +34,5 @@ def http_app(
     transcriptions.add_to(app, backend, options, metrics)
     models.add_to(app, backend, options)
     operations.add_to(app, backend, page, metrics)
+    reference.add_to(app)
     return app

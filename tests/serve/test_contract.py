@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ import openai
 import pytest
 import soundfile
 import uvicorn
+from openai.types.audio.transcription_create_params import TranscriptionCreateParamsStreaming
 
 from caspi.audio import SAMPLE_RATE, encode_flac
 from caspi.inference.engine import Clip
@@ -423,3 +425,28 @@ def test_models_are_listed_and_found(server: Server) -> None:
     assert client.models.retrieve("caspi").owned_by == "caspi"
     with pytest.raises(openai.NotFoundError):
         ask(server, model="whisper-1")
+
+
+# --- the description
+
+
+def test_the_description_names_every_field_as_it_is_sent(server: Server) -> None:
+    description = httpx.get(f"{server.url}/openapi.json").json()
+    body = description["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]
+    fields = set(body["content"]["multipart/form-data"]["schema"]["properties"])
+    sent = set(TranscriptionCreateParamsStreaming.__annotations__)
+    assert {field.removesuffix("[]") for field in fields} == sent
+    assert {"timestamp_granularities[]", "include[]", "chunking_strategy"} <= fields
+
+
+def test_every_reference_in_the_description_leads_somewhere(server: Server) -> None:
+    description = httpx.get(f"{server.url}/openapi.json").text
+    names = {f"#/components/schemas/{name}" for name in json.loads(description)["components"]["schemas"]}
+    assert set(re.findall(r'"\$ref":\s*"([^"]+)"', description)) <= names
+
+
+def test_the_page_of_the_api_needs_no_other(server: Server) -> None:
+    page = httpx.get(f"{server.url}/docs")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "timestamp_granularities[]" in page.text and "covered_seconds" in page.text
+    assert "http" not in page.text.replace("http-equiv", "") and "<script" not in page.text

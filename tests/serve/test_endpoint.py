@@ -102,27 +102,6 @@ def test_a_file_above_the_limit_is_413(client: openai.OpenAI) -> None:
     assert (refusal.value.status_code, refusal.value.code) == (413, "file_too_large")
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"language": "klingon"}, "language"),
-        ({"response_format": "diarized_json"}, "response_format"),
-        ({"temperature": 3}, "temperature"),
-        ({"timestamp_granularities": ["word"]}, "timestamp_granularities"),
-        ({"include": ["logprobs"]}, "include"),
-        ({"stream": True}, "stream"),
-        ({"prompt": "x" * 5000}, "prompt"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_field_that_we_cannot_honour_is_400_and_named(
-    client: openai.OpenAI, fields: dict[str, Any], param: str
-) -> None:
-    with pytest.raises(openai.BadRequestError) as refusal:
-        ask(client, **fields)
-    assert refusal.value.param == param
-
-
 def test_a_request_without_a_file_is_400(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:
         options: Any = {"headers": {"Content-Type": "multipart/form-data"}}
