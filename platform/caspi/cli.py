@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
     _add_model(transcribe)
-    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of any length; - is standard input")
     transcribe.add_argument("--language", help="code or name, for instance he; default: the model decides")
     transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
     transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
@@ -98,6 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(serve)
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network; then set CASPI_API_KEYS")
+    serve.add_argument(
+        "--follow", action="store_true", help="exchange the model when the alias of MODEL has moved, without a restart"
+    )
     command.add_recipe_option(serve)
 
     submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
@@ -248,8 +251,9 @@ def _transcribe(args: argparse.Namespace) -> None:
 
     transcriber = Transcriber.load(args.model)
     for file in args.files:
-        answer = transcriber.transcribe(file, language=args.language, prompt=args.prompt)
-        print(render(answer, args.format), end="", flush=True)
+        recording = sys.stdin.buffer.read() if str(file) == "-" else file
+        transcript = transcriber.transcribe(recording, language=args.language, prompt=args.prompt)
+        print(render(transcript, args.format), end="", flush=True)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -281,7 +285,7 @@ def _serve(args: argparse.Namespace) -> None:
 
     recipe = command.optional_recipe(args)
     sections = {"serving": recipe.serving, "inference": recipe.inference} if recipe else {}
-    serve_until_stopped(args.model, host=args.host, port=args.port, on_ready=announce, **sections)
+    serve_until_stopped(args.model, host=args.host, port=args.port, follow=args.follow, on_ready=announce, **sections)
 
 
 def _submit(args: argparse.Namespace) -> int | None:

@@ -13,9 +13,10 @@ import openai
 import pytest
 
 from caspi.errors import RequestError
-from tests.serve.conftest import API_KEY, build_with, double, run, tone
+from tests.serve.conftest import API_KEY, build_with, double, run
+from tests.speech import spoken
 
-CLIP = ("speech.flac", tone(2.0))
+CLIP = ("speech.flac", spoken(2.0))
 
 
 def ask(client: openai.OpenAI, file: Any = CLIP, **fields: Any) -> Any:
@@ -83,8 +84,8 @@ def test_any_of_the_keys_is_good_and_another_is_401(client: openai.OpenAI) -> No
     [
         (("notes.wav", b"these are not samples" * 9), "undecodable_audio"),
         (("empty.wav", b""), "empty_audio"),
-        (("cut.flac", tone(2.0)[:1000]), "undecodable_audio"),
-        (("long.flac", tone(31)), "audio_too_long"),
+        (("cut.flac", spoken(2.0)[:1000]), "undecodable_audio"),
+        (("long.flac", spoken(31)), "audio_too_long"),
     ],
     ids=["not audio", "empty", "cut off", "too long"],
 )
@@ -152,7 +153,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
 def test_operators_need_no_key(base_url: str, client: openai.OpenAI) -> None:
     ask(client)
     assert get(base_url, "/healthz") == "ok\n"
-    assert get(base_url, "/readyz") == "ready\n"
+    assert get(base_url, "/readyz").startswith("ready\ndouble version=")
     metrics = get(base_url, "/metrics")
     assert 'path="/v1/audio/transcriptions"' in metrics
     assert "caspi_audio_seconds_total" in metrics

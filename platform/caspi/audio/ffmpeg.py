@@ -6,7 +6,6 @@ Only what the sniffing named is opened, only its first audio stream is decoded, 
 bytes at hand can be reached: containers may refer to others.
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from caspi.audio.sniffing import Container
-from caspi.audio.stream import BLOCK_VALUES, Stream, mix
+from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 from caspi.errors import AudioDecodeError
 
 Error = av.error.FFmpegError
@@ -47,9 +46,7 @@ def open_stream(encoded: bytes, container: Container, source: str) -> Iterator[S
         AudioDecodeError: there is no audio stream, or none whose codec is known.
         av.error.FFmpegError: damage, at once or while `blocks` are taken.
     """
-    with av.open(
-        io.BytesIO(encoded), "r", format=container.demuxer, metadata_errors="replace", io_open=_refuse
-    ) as file:
+    with av.open(as_file(encoded), "r", format=container.demuxer, metadata_errors="replace", io_open=_refuse) as file:
         if not file.streams.audio:
             kinds: list[str] = sorted({stream.type for stream in file.streams})
             raise AudioDecodeError(
