@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from caspi.errors import EngineError
-from caspi.inference import parity, vllm_engine
+from caspi.inference import parity
 from caspi.inference.parity import Answer, difference
+from caspi.inference.vllm_engine import VllmEngine
 from caspi.inference.vllm_process import News
 from caspi.model import load_prompter, num_audio_tokens
+from caspi.recipe.sections import Inference
 
 EXPECTED = Answer([7, 8, 2], [{7: -0.1, 9: -3.0}, {8: -0.70, 6: -0.71}, {2: -0.2, 5: -2.0}])
 
@@ -65,7 +67,8 @@ class Double:
 
 
 def prove(answer: Answer, model: Path, cache: Path) -> None:
-    vllm_engine._prove(Double(answer), load_prompter(model), model, dtype="float32", cache=cache)  # type: ignore[arg-type]
+    engine = VllmEngine(Double(answer), load_prompter(model), Inference())  # type: ignore[arg-type]
+    engine.prove(model, dtype="float32", cache=cache)
 
 
 def reference(model: Path, cache: Path) -> Answer:

@@ -55,38 +55,13 @@ def open_vllm(model: str | Path, *, limits: Inference) -> "VllmEngine":
     folder = find(locate_model(str(model)))
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     arguments = {"model": str(folder), "dtype": dtype, **_ARGUMENTS, **environment.vllm_arguments}
-    prompter = load_prompter(folder)
-    process = VllmProcess(arguments, python=environment.vllm_python)
+    engine = VllmEngine(VllmProcess(arguments, python=environment.vllm_python), load_prompter(folder), limits)
     try:
-        _prove(process, prompter, folder, dtype=arguments["dtype"], cache=environment.home / "parity")
+        engine.prove(folder, dtype=arguments["dtype"], cache=environment.home / "parity")
     except BaseException:
-        process.close()
+        engine.close()
         raise
-    return VllmEngine(process, prompter, limits)
-
-
-def _prove(process: VllmProcess, prompter: Prompter, folder: Path, *, dtype: str, cache: Path) -> None:
-    """Compare an answer of vLLM to transformers'. An EngineError says that they differ, or that none came."""
-    sound, end_ids = parity.clip(), [prompter.end_of_turn_id, prompter.pad_id]
-    expected = parity.reference(folder, prompter.prompt(num_audio_tokens(len(sound))), end_ids, cache=cache)
-    process.add(
-        0,
-        prompt_ids=prompter.prompt(1),
-        samples=sound,
-        max_new_tokens=parity.MAX_NEW_TOKENS,
-        end_ids=end_ids,
-        num_scores=parity.NUM_SCORES,
-    )
-    answer = parity.Answer([], [])
-    deadline, finish = time.monotonic() + PARITY_TIMEOUT_S, None
-    while finish is None:
-        if time.monotonic() > deadline:
-            raise EngineError(f"vLLM did not answer a clip of {len(sound)} samples within {PARITY_TIMEOUT_S:.0f} s")
-        for news in process.news(patience_s=STEP_PATIENCE_S):
-            answer.ids.extend(news.ids)
-            answer.scores.extend(news.scores)
-            finish = news.finish
-    parity.check(answer, expected, engine="vllm", dtype=dtype)
+    return engine
 
 
 @dataclass(slots=True)
@@ -110,6 +85,7 @@ class VllmEngine:
         self._process = process
         self._prompter = prompter
         self._limits = limits
+        self._end_ids = [prompter.end_of_turn_id, prompter.pad_id]
         self._inside: dict[int, _Row] = {}
         self._next_number = 0
 
@@ -139,7 +115,7 @@ class VllmEngine:
                 prompt_ids=self._prompter.prompt(1, context=row.clip.prompt, language=row.language),
                 samples=whole(row.clip.samples),
                 max_new_tokens=bound,
-                end_ids=[self._prompter.end_of_turn_id, self._prompter.pad_id],
+                end_ids=self._end_ids,
                 num_scores=0 if row.clip.with_log_probs else None,
             )
         self._inside |= zip(numbers, rows, strict=True)
@@ -169,8 +145,38 @@ class VllmEngine:
             self._process.drop(number)
 
     def close(self) -> None:
-        """End vLLM."""
+        """End vLLM. It also ends when nobody has this engine any more."""
         self._process.close()
+
+    def prove(self, folder: Path, *, dtype: str, cache: Path) -> None:
+        """Compare an answer to that of transformers with the model in `folder`. Nothing may be inside.
+
+        Raises:
+            EngineError: they differ, or none came.
+        """
+        sound = parity.clip()
+        expected = parity.reference(
+            folder, self._prompter.prompt(num_audio_tokens(len(sound))), self._end_ids, cache=cache
+        )
+        self._process.add(
+            self._next_number,
+            prompt_ids=self._prompter.prompt(1),
+            samples=sound,
+            max_new_tokens=parity.MAX_NEW_TOKENS,
+            end_ids=self._end_ids,
+            num_scores=parity.NUM_SCORES,
+        )
+        self._next_number += 1
+        answer = parity.Answer([], [])
+        deadline, finish = time.monotonic() + PARITY_TIMEOUT_S, None
+        while finish is None:
+            if time.monotonic() > deadline:
+                raise EngineError(f"vLLM did not answer a clip of {len(sound)} samples within {PARITY_TIMEOUT_S:.0f} s")
+            for news in self._process.news(patience_s=STEP_PATIENCE_S):
+                answer.ids.extend(news.ids)
+                answer.scores.extend(news.scores)
+                finish = news.finish
+        parity.check(answer, expected, engine="vllm", dtype=dtype)
 
     def _max_new_tokens(self, row: _Row) -> int:
         prompt = self._prompter.prompt(

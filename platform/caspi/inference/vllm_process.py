@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from caspi.errors import EngineError
 logger = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 900.0  # of a GPU that compiles; a CPU takes a minute
-CLOSE_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 10.0  # from closing its socket to its exit code
 
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 
@@ -52,6 +53,9 @@ class VllmProcess:
         self._connection = Connection(ours.detach())
         with theirs:
             self._process = _spawn(python, theirs.fileno())
+        # Also when nobody remembers this object, or the interpreter ends.
+        self.close = weakref.finalize(self, _end, self._connection, self._process)
+        """End it, and whatever it started."""
         try:
             told = self._open(arguments, timeout_s)
         except BaseException:
@@ -110,17 +114,6 @@ class VllmProcess:
         except ConnectionError as error:
             raise self._ended() from error
 
-    def close(self) -> None:
-        """End it, and whatever it started."""
-        self._connection.close()
-        try:
-            self._process.wait(CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            logger.warning("vLLM does not end by itself pid=%d", self._process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
     def _send(self, message: tuple[Any, ...]) -> None:
         try:
             self._connection.send(message)
@@ -135,7 +128,7 @@ class VllmProcess:
 
     def _ended(self) -> EngineError:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(CLOSE_TIMEOUT_S)
+            self._process.wait(END_TIMEOUT_S)
         return EngineError(
             f"vLLM's process ended with exit code {self._process.returncode}; what it said last is in the log above"
         )
@@ -156,3 +149,11 @@ def _spawn(python: Path, descriptor: int) -> subprocess.Popen[bytes]:
         raise EngineError(
             f"{python}: cannot be run: {error.strerror}; CASPI_VLLM_PYTHON names the interpreter of vLLM's environment"
         ) from error
+
+
+def _end(connection: Connection, process: subprocess.Popen[bytes]) -> None:
+    """At once: there is nothing in it that would be worth saving."""
+    connection.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
