@@ -8,6 +8,7 @@ one answers, and then takes its place between two clips. Clips that the old one 
 import asyncio
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 import ray.serve
 
-from caspi.errors import CaspiError, TrackingError
+from caspi.errors import CaspiError, EngineError, TrackingError
 from caspi.inference.engine import BatchTranscriber, Engine, as_engine, drain, open_engine
 from caspi.recipe.sections import Inference
 from serve import autoscaling
@@ -115,7 +116,14 @@ class TranscriptionModel:
     async def _submit(self, clip: Clip) -> tuple[str, Answer]:
         assert self._serving is not None
         serving = self._serving  # the one of this moment, to the end
-        return serving.state.model.version, await serving.batcher.submit(clip)
+        try:
+            return serving.state.model.version, await serving.batcher.submit(clip)
+        except EngineError as error:
+            # The engine's own process is gone, with all that was inside. As if it had been this one: the ingress then
+            # asks another replica, and Serve starts a new one.
+            logger.critical("the engine ended, and this replica with it", exc_info=error)
+            logging.shutdown()
+            os._exit(1)
 
     def _backlog_s(self) -> float:
         return self._serving.batcher.backlog_s if self._serving else 0.0
@@ -187,4 +195,4 @@ async def _release(batcher: Batcher) -> None:
 def load_engine(place: str, *, options: Options) -> Engine:
     """The model, on this replica's device."""
     limits = Inference(max_batch_s=options.max_batch_s, max_tokens_per_s=options.max_tokens_per_s)
-    return open_engine(place, limits=limits)
+    return open_engine(place, limits=limits, kind=options.engine)

@@ -1,7 +1,7 @@
 """What the endpoint can be told: by `config.yaml`, `serve run serve.app:build key=value` or `caspi serve`."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,6 +65,9 @@ class Options(BaseModel):
     """What clients call the model: `model="caspi"`."""
 
     # --- the model deployment
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What decodes. `vllm` wants an environment of its own, named by CASPI_VLLM_PYTHON; docs/guides/vllm.md."""
 
     replicas: int = Field(1, ge=1)
     """Copies of the model."""

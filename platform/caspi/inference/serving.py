@@ -59,6 +59,7 @@ def endpoint(
     root = _repository_root()
     worker_env = {"PYTHONPATH": _python_path(root), "CASPI_HOME": str(settings.read().home)}
     args = {
+        "engine": serving.engine,
         "replicas": serving.replicas,
         "batch_wait_s": serving.batch_wait_s,
         "request_timeout_s": serving.request_timeout_s,
