@@ -27,6 +27,7 @@ from serve.deadline import by_deadline
 from serve.errors import ApiError
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 from tests.speech import lay, speak, spoken
 
 CLIP = ("speech.flac", spoken(2.0))
@@ -59,6 +60,9 @@ class Scripted:
 
     async def is_ready(self) -> bool:
         return True
+
+    async def describe(self) -> list[State]:
+        return []
 
 
 class Server:
