@@ -8,6 +8,7 @@ through a handle and repeats the call itself; transcribing twice does no harm.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,10 @@ from serve.versions import pin
 
 # Room beside the transcriptions for /healthz, /metrics and refusals, which must be quick when all else is not.
 NUM_EXTRA_REQUESTS = 64
+
+# What a replica of the model is given at once is counted in clips, though engines are filled by their seconds.
+USUAL_CLIP_S = 5.0
+MIN_CLIPS = 16
 
 
 def build(args: Mapping[str, Any]) -> ray.serve.Application:
@@ -66,8 +71,11 @@ def _model(options: Options, name: str, model: str, **copies: Any) -> ray.serve.
     return ray.serve.deployment(
         name=name,
         user_config=pin(model),
-        max_ongoing_requests=options.max_in_flight,
-        max_queued_requests=options.max_in_flight,
+        # As many clips as fill the engine twice, so that the next ones are beside it when it has room; the others wait
+        # in the ingress, where a copy that is started can still have them.
+        max_ongoing_requests=max(MIN_CLIPS, math.ceil(2 * options.max_batch_s / USUAL_CLIP_S)),
+        # The ingress has let them in: a first piece of each request and half as many of long recordings.
+        max_queued_requests=2 * options.max_in_flight,
         max_surge_percent=options.max_surge_percent,
         graceful_shutdown_timeout_s=options.request_timeout_s,
         ray_actor_options={

@@ -26,7 +26,7 @@ from serve.board import BoardClient
 from serve.company import Company
 from serve.metrics import ModelMetrics
 from serve.options import Options
-from serve.versions import State, locate, pin
+from serve.versions import ServedModel, State, locate, pin
 
 logger = logging.getLogger("ray.serve.caspi")
 
@@ -53,6 +53,7 @@ class TranscriptionModel:
         self._board = BoardClient(context.app_name, context.replica_id.unique_id)
         self._company = Company()
         self._serving: _Serving | None = None
+        self._deployed: Mapping[str, Any] = {}
         self._wanted: Mapping[str, Any] = {}
         self._failure: Exception | None = None
         self._mean_clip_s = 1.0
@@ -66,14 +67,10 @@ class TranscriptionModel:
             CaspiError: the first model cannot be loaded; the deployment fails and says why. A later one that cannot is
                 `State.problem`, and the model that is there stays.
         """
-        self._wanted = user_config
-        if self._serving is None:
-            self._show(await asyncio.to_thread(self._open, user_config))
-            self._keep_running(self._board.keep_publishing(self._metrics.registry))
-            if self._alias and self._options.follow_s:
-                self._keep_running(self._follow(self._options.follow_s))
-        elif self._exchange is None or self._exchange.done():
-            self._exchange = self._keep_running(self._exchange_until_wanted())
+        if user_config == self._deployed:  # Serve calls also when a replica's rank changes
+            return
+        self._deployed = user_config
+        await self._want(user_config)
 
     async def transcribe(self, clip: Clip, suspect: str | None = None) -> tuple[str, Answer]:
         """The version of the model, and its answer.
@@ -130,9 +127,18 @@ class TranscriptionModel:
 
     # --- which model --------------------------------------------------------------------------------------------------
 
-    def _open(self, user_config: Mapping[str, Any]) -> _Serving:
+    async def _want(self, user_config: Mapping[str, Any]) -> None:
+        self._wanted = user_config
+        if self._serving is None:
+            self._show(await asyncio.to_thread(lambda: self._open(locate(user_config))))
+            self._keep_running(self._board.keep_publishing(self._metrics.registry))
+            if self._alias and self._options.follow_s:
+                self._keep_running(self._follow(self._options.follow_s))
+        elif self._exchange is None or self._exchange.done():
+            self._exchange = self._keep_running(self._exchange_until_wanted())
+
+    def _open(self, model: ServedModel) -> _Serving:
         """Load a model and warm it with a second of silence: what is slow once is slow now, and a broken one fails."""
-        model = locate(user_config)
         engine = as_engine(self._load(model.place), max_batch_s=self._options.max_batch_s)
         drain(engine, [SILENCE])
         return _Serving(State(model, time.time()), Batcher(engine, wait_s=self._options.batch_wait_s))
@@ -148,17 +154,22 @@ class TranscriptionModel:
         done: Mapping[str, Any] | None = None
         while done != self._wanted:
             done = self._wanted
+            left = self._serving
             try:
-                serving = await asyncio.to_thread(self._open, done)
+                model = await asyncio.to_thread(locate, done)
+                if left is not None and left.state.model == model:  # back to what never went
+                    self._failure = None
+                    continue
+                serving = await asyncio.to_thread(self._open, model)
             except Exception as error:  # whatever a broken model raises, the one that is there is better
                 self._failure = error
                 self._metrics.count_swap("failed")
                 logger.error("model not exchanged wanted=%s", done.get("model"), exc_info=error)
                 continue
-            left, self._failure = self._serving, None
+            self._failure = None
             self._show(serving)
             self._metrics.count_swap("done")
-            logger.info("model exchanged name=%s version=%s", serving.state.model.name, serving.state.model.version)
+            logger.info("model exchanged name=%s version=%s", model.name, model.version)
             if left is not None:
                 self._keep_running(_release(left.batcher))
 
@@ -171,7 +182,7 @@ class TranscriptionModel:
                 logger.warning("alias not resolved alias=%s error=%s", self._alias, error)
             else:
                 if newest != self._wanted or isinstance(self._failure, TrackingError):
-                    await self.reconfigure(newest)
+                    await self._want(newest)
             await asyncio.sleep(every_s)
 
     def _keep_running(self, work: Any) -> asyncio.Task[None]:
