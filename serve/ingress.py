@@ -51,7 +51,6 @@ class Ingress:
         self._callers = [
             ModelCaller(
                 handle,
-                board=self._board,
                 quarantine=self._quarantine,
                 metrics=self._metrics,
                 retry_after_s=options.retry_after_s,
