@@ -10,6 +10,7 @@ from serve import models, operations, reference, transcriptions
 from serve.backend import Backend
 from serve.errors import handle
 from serve.gate import Gate
+from serve.logs import RequestLog
 from serve.metrics import Metrics
 from serve.options import Options
 from serve.schemas import ErrorBody
@@ -27,10 +28,11 @@ def http_app(
         responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
     )
     app.add_middleware(Gate, options=options, key_hashes=key_hashes, metrics=metrics)
+    app.add_middleware(RequestLog)  # outermost: what is refused is logged too
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     transcriptions.add_to(app, backend, options, metrics)
-    models.add_to(app, options)
+    models.add_to(app, backend, options)
     operations.add_to(app, backend, page, metrics)
     reference.add_to(app)
     return app

@@ -18,6 +18,7 @@ from caspi.inference.cutting import Piece
 from caspi.inference.engine import Clip
 from caspi.inference.long_form import Joiner, Segment, Transcript, cut
 from caspi.inference.transcription import Transcription
+from serve import logs
 from serve.backend import Backend
 from serve.deadline import by_deadline
 from serve.errors import ApiError
@@ -141,7 +142,9 @@ async def _pieces(
     try:
         while step is None or len(step.result()) == _PIECES_AT_ONCE:
             step = _decoders.submit(_take, pieces)
-            for piece in await by_deadline(asyncio.wrap_future(step), by):
+            with logs.current().timing_decode():
+                taken = await by_deadline(asyncio.wrap_future(step), by)
+            for piece in taken:
                 by = _extended(deadline, piece, options)
                 yield piece
     finally:

@@ -15,6 +15,7 @@ from serve.deadline import by_deadline
 from serve.errors import ApiError
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 
 
 class Scripted:
@@ -43,6 +44,9 @@ class Scripted:
 
     async def is_ready(self) -> bool:
         return True
+
+    async def describe(self) -> list[State]:
+        return []
 
 
 class Server:

@@ -145,7 +145,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
 def test_operators_need_no_key(base_url: str, client: openai.OpenAI) -> None:
     ask(client)
     assert get(base_url, "/healthz") == "ok\n"
-    assert get(base_url, "/readyz") == "ready\n"
+    assert get(base_url, "/readyz").startswith("ready\ndouble version=")
     metrics = get(base_url, "/metrics")
     assert 'path="/v1/audio/transcriptions"' in metrics
     assert "caspi_audio_seconds_total" in metrics

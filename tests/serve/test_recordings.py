@@ -17,6 +17,7 @@ from serve.errors import ApiError
 from serve.options import Options
 from serve.recordings import OnSegment, transcribe_recording
 from serve.schemas import Fields
+from serve.versions import State
 from tests.speech import lay, spoken
 
 # Twelve words with a second between them.
@@ -49,6 +50,9 @@ class Model:
 
     async def is_ready(self) -> bool:
         return True
+
+    async def describe(self) -> list[State]:
+        return []
 
 
 async def transcribe(
