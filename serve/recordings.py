@@ -7,7 +7,7 @@ An ingress process holds no more than a window of pieces of each recording, what
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -87,10 +87,13 @@ _Asked = tuple[Piece, asyncio.Task[Transcription] | None]
 
 
 async def _ask(
-    pieces: AsyncIterator[Piece], caller: "_Caller", asked: asyncio.Queue[_Asked | None], tasks: asyncio.TaskGroup
+    pieces: AsyncGenerator[Piece, None],
+    caller: "_Caller",
+    asked: asyncio.Queue[_Asked | None],
+    tasks: asyncio.TaskGroup,
 ) -> None:
     """Send each piece with speech to the model, as far as the window is open."""
-    async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+    async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if piece.samples is not None:
                 await caller.window.acquire()
@@ -134,7 +137,7 @@ class _Caller:
 
 async def _pieces(
     source: Path | bytes, fields: Fields, *, name: str, options: Options, deadline: float
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """The recording's pieces, decoded in threads and only as fast as they are taken."""
     pieces = cut(source, cutting=fields.cutting, name=name, max_duration_s=options.max_audio_s)
     step: Future[list[Piece]] | None = None
