@@ -25,19 +25,11 @@ CLIP = ("speech.flac", spoken(2.0))
 THREE_PARTS = ("three.flac", encode_flac(lay(20, (1, 3), (5, 6), (9, 15))))
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    running.model.clips.clear()
-    running.model.num_cancelled = 0
+def server() -> Iterator[Server]:
+    running = Server()
     yield running
-    running.model.delay_s, running.model.fails_at = 0.0, 0
+    running.stop()
 
 
 def ask(server: Server, file: Any = CLIP, **fields: Any) -> Any:
