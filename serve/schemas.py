@@ -110,7 +110,10 @@ class TranscriptionJson(BaseModel):
 
 
 class SegmentJson(BaseModel):
-    """A span of the recording. Null: this model does not tell."""
+    """A span of the recording. Null: this model does not tell.
+
+    `finish` is not OpenAI's. Anything but `stop` says that the model went astray, and that its text was cut off.
+    """
 
     id: int
     seek: int
@@ -122,6 +125,7 @@ class SegmentJson(BaseModel):
     avg_logprob: float | None
     compression_ratio: float
     no_speech_prob: float | None
+    finish: Literal["stop", "length", "repetition"]
 
 
 class TranscriptionVerboseJson(BaseModel):

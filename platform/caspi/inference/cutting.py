@@ -112,7 +112,10 @@ class Cutter:
         total = self._start + len(self._samples)
         is_short = self._start == 0 and total <= min(_SHORT_S * SAMPLE_RATE, self._max_piece)
         if is_short and self._surest >= _SHORT_SHARE * self._begins_at:
-            yield self._take(total, speech_start=self._speech_start or 0, speech_end=self._speech_end or total)
+            is_found = self._speech_start is not None
+            yield self._take(
+                total, speech_start=self._speech_start or 0, speech_end=self._speech_end if is_found else total
+            )
         elif self._speech_start is not None:
             yield from self._close()
         if self._start < total:
