@@ -6,25 +6,39 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from serve import models, operations, transcriptions
+from serve import browsers, models, operations, transcriptions
 from serve.backend import Backend
+from serve.body import FORM_LIMITS
 from serve.errors import handle
 from serve.gate import Gate
+from serve.keys import Keyring
 from serve.metrics import Metrics
 from serve.options import Options
 from serve.schemas import ErrorBody
 
 
 def http_app(
-    backend: Backend, *, options: Options, key_hashes: Collection[str], page: str, metrics: Metrics
+    backend: Backend,
+    *,
+    options: Options,
+    key_hashes: Collection[str],
+    page: str,
+    metrics: Metrics,
+    is_public: bool = False,
 ) -> FastAPI:
-    """The application. State lives in its arguments, so a test calls it like a deployment does."""
+    """The application. State lives in its arguments, so a test calls it like a deployment does.
+
+    `is_public`: others than this machine can reach it, so that its metrics want a key too.
+    """
+    keyring = Keyring(key_hashes, file=options.api_keys_file)
     app = FastAPI(
         title="Caspi",
         summary="Speech to text by OpenAI's transcription contract.",
+        form_limits=FORM_LIMITS,
         responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
     )
-    app.add_middleware(Gate, options=options, key_hashes=key_hashes, metrics=metrics)
+    app.add_middleware(Gate, options=options, keyring=keyring, metrics=metrics, is_public=is_public)
+    browsers.add_to(app, options)
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     transcriptions.add_to(app, backend, options, metrics)

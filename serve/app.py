@@ -15,7 +15,7 @@ import ray.serve
 from ray.serve.config import BackpressureConfig
 
 from caspi import settings
-from serve.gate import hash_key
+from caspi.inference.api_keys import check_chosen, hash_key
 from serve.ingress import Ingress
 from serve.model import Transcriber, TranscriptionModel, load_transcriber
 from serve.options import Options, parse
@@ -27,18 +27,22 @@ NUM_EXTRA_REQUESTS = 64
 def build(args: Mapping[str, Any]) -> ray.serve.Application:
     """The application, as `serve run serve.app:build key=value` and `config.yaml` ask for it.
 
-    API keys are read here, from `CASPI_API_KEYS`, and only their hashes go to the replicas.
-
     Raises:
-        RequestError: an argument is unknown, missing or wrong.
+        RequestError: an argument is unknown, missing or wrong, or an API key is too short.
     """
     options = parse(args)
     return assemble(options, functools.partial(load_transcriber, options))
 
 
 def assemble(options: Options, load: Callable[[], Transcriber]) -> ray.serve.Application:
-    """The two deployments, bound. Every limit is set: Serve's own defaults queue without bound and wait for ever."""
-    key_hashes = sorted(hash_key(key) for key in settings.read().api_keys)
+    """The two deployments, bound. Every limit is set: Serve's own defaults queue without bound and wait for ever.
+
+    API keys are read here, from `CASPI_API_KEYS`, and only their hashes go to the replicas.
+    """
+    api_keys = settings.read().api_keys
+    check_chosen(api_keys)
+    options = options.with_defaults(settings.read())
+    key_hashes = sorted(map(hash_key, api_keys))
     shared = {
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=options.retry_after_s),
         "graceful_shutdown_wait_loop_s": 0.5,

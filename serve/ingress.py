@@ -13,6 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from caspi.inference.exposure import check_exposure, is_loopback
 from caspi.inference.transcription import Transcription
 from serve.api import http_app
 from serve.batching import Clip
@@ -40,11 +41,23 @@ class Ingress:
         self._key_hashes = key_hashes
         self._metrics = Metrics(replica=ray.serve.get_replica_context().replica_id.unique_id)
         self._last_answer = float("-inf")
+        # Here, and not only where `caspi serve` starts: `serve deploy` says the address to Serve alone.
+        host = ray.serve.context._get_global_client().http_config.host or "0.0.0.0"
+        has_keys = bool(key_hashes or options.api_keys_file)
+        check_exposure(host, has_keys=has_keys, allow_anonymous=options.allow_anonymous)
+        self._is_public = not is_loopback(host)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Serve runs for HTTP, built in the replica: it never has to be pickled."""
         page = Path(__file__).with_name("web").joinpath("index.html").read_text(encoding="utf-8")
-        return http_app(self, options=self._options, key_hashes=self._key_hashes, page=page, metrics=self._metrics)
+        return http_app(
+            self,
+            options=self._options,
+            key_hashes=self._key_hashes,
+            page=page,
+            metrics=self._metrics,
+            is_public=self._is_public,
+        )
 
     async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
         """The clip's transcription, whatever happens to the replicas meanwhile.

@@ -19,10 +19,10 @@ from typing import Any
 import caspi
 from caspi import ray_session, settings
 from caspi.errors import ModelError, RequestError, ServingError
+from caspi.inference.exposure import check_exposure
 from caspi.recipe.sections import Inference, Serving
 
 APPLICATION = "caspi"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READY_TIMEOUT_S = 300.0
 
 # The proxy's own deadline is the last resort: it answers without an OpenAI body, so ours has to come first.
@@ -48,7 +48,8 @@ def endpoint(
         ServingError: the endpoint did not become ready.
     """
     serving, inference = serving or Serving(), inference or Inference()
-    _check_address(host)
+    env = settings.read()
+    check_exposure(host, has_keys=bool(env.api_keys or env.api_keys_file))
     port = _claim_port(host, port)
     root = _repository_root()
     args = {
@@ -186,13 +187,6 @@ def _deployment_state() -> str:
 
 def _last_lines(message: str, *, num_lines: int = 3) -> str:
     return " ".join([line.strip() for line in message.strip().splitlines() if line.strip()][-num_lines:])
-
-
-def _check_address(host: str) -> None:
-    if host not in LOOPBACK and not settings.read().api_keys:
-        raise RequestError(
-            f"{host} is open to the network, and no API keys are set; set CASPI_API_KEYS, or serve on 127.0.0.1"
-        )
 
 
 def _claim_port(host: str, port: int) -> int:
