@@ -1,15 +1,31 @@
 """What comes in and what goes out. The answers here draw the OpenAPI page; `caspi.inference.formats` writes them."""
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel
 
 from caspi import text
 from caspi.errors import RequestError
+from caspi.inference.long_form import Cutting
 from serve.errors import ApiError
 
 RESPONSE_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 MAX_PROMPT_CHARS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a request asks for, checked."""
+
+    language: str | None = None
+    """ISO 639 code. None: the model says."""
+
+    prompt: str = ""
+    response_format: str = "json"
+    stream: bool = False
+    log_probs: bool = False
+    cutting: Cutting = field(default_factory=Cutting)
 
 
 class Usage(BaseModel):

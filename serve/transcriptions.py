@@ -1,33 +1,25 @@
 """`POST /v1/audio/transcriptions`."""
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 
-from caspi import audio
 from caspi.inference import formats
-from caspi.inference.transcription import Transcription
+from caspi.inference.long_form import Transcript
 from serve.backend import Backend
-from serve.batching import Clip
-from serve.deadline import by_deadline
 from serve.gate import TRANSCRIPTIONS
 from serve.metrics import Metrics
 from serve.models import check_model
 from serve.options import Options
-from serve.schemas import TranscriptionJson, TranscriptionVerboseJson, check_supported, language_code
-
-# Decoding releases the GIL. A few at a time bound the memory: a recording is far larger decoded than encoded.
-NUM_DECODE_THREADS = 4
+from serve.recordings import transcribe_recording
+from serve.schemas import Fields, TranscriptionJson, TranscriptionVerboseJson, check_supported, language_code
 
 MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
 
 def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -> None:
     """Add the route."""
-    decoders = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="decode")
 
     @app.post(TRANSCRIPTIONS, responses={200: {"model": TranscriptionVerboseJson | TranscriptionJson}})
     async def transcribe(
@@ -53,28 +45,22 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
             include=include or [],
         )
         code = language_code(language)
+        fields = Fields(language=code, prompt=prompt, response_format=response_format)
+        name = file.filename or "the upload"
         deadline: float = request.state.deadline
-        recording = await _decode(decoders, file, options, deadline)
-        clip = Clip(recording.samples, recording.duration_s, code, prompt)
-        transcription = await backend.transcribe(clip, deadline=deadline)
-        metrics.count_audio(recording.duration_s)
-        return _answer(transcription, response_format)
+        transcript = await transcribe_recording(
+            backend, await file.read(), fields, name=name, options=options, deadline=deadline
+        )
+        metrics.count_audio(transcript.duration_s)
+        return render(transcript, fields)
 
 
-async def _decode(decoders: ThreadPoolExecutor, file: UploadFile, options: Options, deadline: float) -> audio.Audio:
-    encoded = await file.read()
-
-    def decode() -> audio.Audio:
-        return audio.decode(encoded, source=file.filename or "the upload", max_duration_s=options.max_audio_s)
-
-    return await by_deadline(asyncio.get_running_loop().run_in_executor(decoders, decode), deadline)
-
-
-def _answer(transcription: Transcription, response_format: str) -> Response:
-    match response_format:
+def render(transcript: Transcript, fields: Fields) -> Response:
+    """The answer in the format that was asked for."""
+    match fields.response_format:
         case "json":
-            return JSONResponse(formats.as_json(transcription))
+            return JSONResponse(formats.as_json(transcript))
         case "verbose_json":
-            return JSONResponse(formats.as_verbose_json(transcription))
-    text = formats.render(transcription, response_format)
-    return Response(text, media_type=f"{MEDIA_TYPES[response_format]}; charset=utf-8")
+            return JSONResponse(formats.as_verbose_json(transcript))
+    text = formats.render(transcript, fields.response_format)
+    return Response(text, media_type=f"{MEDIA_TYPES[fields.response_format]}; charset=utf-8")

@@ -2,62 +2,46 @@
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from caspi.inference.transcription import Transcription
+from caspi.inference.long_form import Segment, Transcript
 
 FORMATS = ("text", "json", "verbose_json", "srt", "vtt")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A span of a recording and what was said in it."""
-
-    start_s: float
-    end_s: float
-    text: str
-
-
-def segments(transcription: Transcription) -> list[Segment]:
-    """The spans of a transcription: one that covers the whole recording, or none where nothing was said."""
-    if not transcription.text:
-        return []
-    return [Segment(start_s=0.0, end_s=transcription.duration_s, text=transcription.text)]
-
-
-def render(transcription: Transcription, response_format: str) -> str:
-    """A transcription in one of `FORMATS`, ready to print or to send; ends in a newline.
+def render(transcript: Transcript, response_format: str) -> str:
+    """A transcript in one of `FORMATS`, ready to print or to send; ends in a newline.
 
     Raises:
         ValueError: the format is not one of `FORMATS`.
     """
     match response_format:
         case "text":
-            return transcription.text + "\n"
+            return transcript.text + "\n"
         case "json":
-            return _dump(as_json(transcription))
+            return _dump(as_json(transcript))
         case "verbose_json":
-            return _dump(as_verbose_json(transcription))
+            return _dump(as_verbose_json(transcript))
         case "srt":
-            return as_srt(segments(transcription))
+            return as_srt(transcript.segments)
         case "vtt":
-            return as_vtt(segments(transcription))
+            return as_vtt(transcript.segments)
     raise ValueError(f"format {response_format!r} is unknown; known: {', '.join(FORMATS)}")
 
 
-def as_json(transcription: Transcription) -> dict[str, Any]:
+def as_json(transcript: Transcript) -> dict[str, Any]:
     """OpenAI's `json`: the text, and what it was charged for."""
-    return {"text": transcription.text, "usage": _usage(transcription)}
+    return {"text": transcript.text, "usage": _usage(transcript)}
 
 
-def as_verbose_json(transcription: Transcription) -> dict[str, Any]:
+def as_verbose_json(transcript: Transcript) -> dict[str, Any]:
     """OpenAI's `verbose_json`. What this model does not tell (log probabilities, tokens) is null or empty."""
     return {
         "task": "transcribe",
-        "language": (transcription.language or "unknown").lower(),  # OpenAI writes `english`, not `English`
-        "duration": round(transcription.duration_s, 3),
-        "text": transcription.text,
+        "language": (transcript.language or "unknown").lower(),  # OpenAI writes `english`, not `English`
+        "duration": round(transcript.duration_s, 3),
+        "text": transcript.text,
         "segments": [
             {
                 "id": number,
@@ -71,13 +55,13 @@ def as_verbose_json(transcription: Transcription) -> dict[str, Any]:
                 "compression_ratio": _compression_ratio(segment.text),
                 "no_speech_prob": None,
             }
-            for number, segment in enumerate(segments(transcription))
+            for number, segment in enumerate(transcript.segments)
         ],
-        "usage": _usage(transcription),
+        "usage": _usage(transcript),
     }
 
 
-def as_srt(spans: list[Segment]) -> str:
+def as_srt(spans: Sequence[Segment]) -> str:
     """SubRip subtitles."""
     return "".join(
         f"{number}\n{_clock(span.start_s, ',')} --> {_clock(span.end_s, ',')}\n{_one_line(span.text)}\n\n"
@@ -85,7 +69,7 @@ def as_srt(spans: list[Segment]) -> str:
     )
 
 
-def as_vtt(spans: list[Segment]) -> str:
+def as_vtt(spans: Sequence[Segment]) -> str:
     """WebVTT subtitles."""
     cues = (
         f"{_clock(span.start_s, '.')} --> {_clock(span.end_s, '.')}\n{_escape_vtt(_one_line(span.text))}\n\n"
@@ -94,8 +78,8 @@ def as_vtt(spans: list[Segment]) -> str:
     return "WEBVTT\n\n" + "".join(cues)
 
 
-def _usage(transcription: Transcription) -> dict[str, Any]:
-    return {"type": "duration", "seconds": round(transcription.duration_s, 3)}
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(transcript.duration_s, 3)}
 
 
 def _compression_ratio(text: str) -> float:
