@@ -6,9 +6,9 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from serve import browsers, models, operations, transcriptions
+from serve import browsers, jobs, models, operations, transcriptions
 from serve.backend import Backend
-from serve.body import FORM_LIMITS
+from serve.body import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILES
 from serve.errors import handle
 from serve.gate import Gate
 from serve.keys import Keyring
@@ -31,10 +31,12 @@ def http_app(
     `is_public`: others than this machine can reach it, so that its metrics want a key too.
     """
     keyring = Keyring(key_hashes, file=options.api_keys_file)
+    asynchronous = jobs.open_jobs(backend, options)
     app = FastAPI(
         title="Caspi",
         summary="Speech to text by OpenAI's transcription contract.",
-        form_limits=FORM_LIMITS,
+        form_limits={"max_fields": MAX_FIELDS, "max_files": MAX_FILES, "max_part_size": MAX_FIELD_BYTES},
+        lifespan=None if asynchronous is None else asynchronous.lifespan,
         responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
     )
     app.add_middleware(Gate, options=options, keyring=keyring, metrics=metrics, is_public=is_public)
@@ -42,6 +44,8 @@ def http_app(
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     transcriptions.add_to(app, backend, options, metrics)
+    if asynchronous is not None:
+        jobs.add_to(app, asynchronous, options)
     models.add_to(app, options)
     operations.add_to(app, backend, page, metrics)
     return app

@@ -12,7 +12,6 @@ from serve.errors import ApiError
 # A form has about a dozen fields; `include[]` and its like come several times. The parser counts parts, and a part
 # with a file name costs a temporary file.
 MAX_FIELDS, MAX_FILES, MAX_FIELD_BYTES = 64, 1, 64 * 2**10
-FORM_LIMITS = {"max_fields": MAX_FIELDS, "max_files": MAX_FILES, "max_part_size": MAX_FIELD_BYTES}
 
 
 @dataclass(frozen=True, slots=True)

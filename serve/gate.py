@@ -47,7 +47,8 @@ class Gate:
         self._metrics = metrics
         self._guarded = ("/v1/", "/metrics") if is_public else ("/v1/",)
         self._allowances = Allowances(num_processes=options.ingress_replicas)
-        self._num_in_flight = 0
+        self._in_flight = {TRANSCRIPTIONS: 0, JOBS: 0}
+        self._max_in_flight = {TRANSCRIPTIONS: options.max_in_flight, JOBS: options.max_job_uploads}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(self._guarded):
@@ -79,7 +80,7 @@ class Gate:
             send = _telling(send, caller.allowance)
         try:
             body.check_headers(Headers(scope=scope), bounds)
-            async with self._room(caller):
+            async with self._room(scope["path"], caller):
                 await self._app(scope, body.bounded_receive(receive, bounds), send)
         except ApiError as refusal:  # the application's own are answered there
             await refusal.response()(scope, receive, send)
@@ -92,20 +93,21 @@ class Gate:
         return body.Bounds(max_mb * 2**20, time.monotonic() + timeout_s, options.idle_timeout_s)
 
     @asynccontextmanager
-    async def _room(self, caller: Caller) -> AsyncIterator[None]:
-        if self._num_in_flight >= self._options.max_in_flight:
-            message = f"{self._num_in_flight} transcriptions are in progress, which is all this server takes at once."
+    async def _room(self, path: str, caller: Caller) -> AsyncIterator[None]:
+        if self._in_flight[path] >= self._max_in_flight[path]:
+            what = "transcriptions are in progress" if path == TRANSCRIPTIONS else "recordings for jobs are coming in"
+            message = f"{self._in_flight[path]} {what}, which is all this server takes at once."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=self._options.retry_after_s)
         with caller.allowance.request() if caller.allowance else nullcontext():
-            self._count_in_flight(+1)
+            self._count_in_flight(path, +1)
             try:
                 yield
             finally:
-                self._count_in_flight(-1)
+                self._count_in_flight(path, -1)
 
-    def _count_in_flight(self, change: int) -> None:
-        self._num_in_flight += change
-        self._metrics.in_flight.set(self._num_in_flight)
+    def _count_in_flight(self, path: str, change: int) -> None:
+        self._in_flight[path] += change
+        self._metrics.in_flight.set(self._in_flight[TRANSCRIPTIONS])
 
     def _counting(self, scope: Scope, send: Send) -> Send:
         """`send` that counts the answer, by known paths alone: what strangers type would make series without end."""

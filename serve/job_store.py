@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine, Row
+from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.exc import IntegrityError
 
 ACTIVE = ("queued", "in_progress")
@@ -21,6 +21,9 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 
 # A job whose process died so often has probably killed it.
 MAX_ATTEMPTS = 3
+
+# Any number, as long as nobody else in the database uses it.
+_TABLE_LOCK = 0x6A6F6273
 
 _metadata = sa.MetaData()
 _jobs = sa.Table(
@@ -109,12 +112,7 @@ class JobStore:
         is_sqlite = self._engine.dialect.name == "sqlite"
         epoch = "(julianday('now') - 2440587.5) * 86400.0" if is_sqlite else "extract(epoch from clock_timestamp())"
         self._now: sa.ColumnElement[float] = sa.literal_column(epoch, sa.Double)
-        with self._engine.execution_options(isolation_level="SERIALIZABLE").begin() as connection:
-            if not is_sqlite:  # where IF NOT EXISTS alone fails when processes start together
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x6A6F6273)))
-            connection.execute(sa.schema.CreateTable(_jobs, if_not_exists=True))
-            for index in sorted(_jobs.indexes, key=lambda index: str(index.name)):
-                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        self._is_prepared = False
 
     def close(self) -> None:
         """Close the connections."""
@@ -131,10 +129,10 @@ class JobStore:
 
     def count_active(self, owner: str | None = None) -> int:
         """Jobs that wait or run: all, or those of one owner."""
-        where = _jobs.c.status.in_(ACTIVE)
+        where: sa.ColumnElement[bool] = _jobs.c.status.in_(ACTIVE)
         if owner is not None:
             where &= _jobs.c.owner == owner
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return connection.scalar(sa.select(sa.func.count()).select_from(_jobs).where(where)) or 0
 
     def get(self, job_id: str, owner: str) -> Job | None:
@@ -143,7 +141,7 @@ class JobStore:
 
     def result(self, job_id: str, owner: str) -> str | None:
         """The transcript of a completed job, as JSON."""
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             found: str | None = connection.scalar(sa.select(_jobs.c.result).where(_mine(job_id, owner)))
             return found
 
@@ -156,7 +154,7 @@ class JobStore:
             last = sa.select(_jobs.c.created_at, _jobs.c.id).where(_mine(after, owner)).subquery()
             query = query.where(sa.tuple_(_jobs.c.created_at, _jobs.c.id) < sa.select(last).scalar_subquery())
         newest_first = query.order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit)
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return [_job(row) for row in connection.execute(newest_first)]
 
     def cancel(self, job_id: str, owner: str) -> Job | None:
@@ -262,9 +260,7 @@ class JobStore:
     def settle_webhook(self, job_id: str, *, state: str, retry_after_s: float | None = None) -> None:
         """Note what became of a delivery, and when to try again."""
         due = None if retry_after_s is None else self._now + retry_after_s
-        self._execute(
-            sa.update(_jobs).where(_jobs.c.id == job_id).values({"webhook_state": state, "webhook_at": due})
-        )
+        self._execute(sa.update(_jobs).where(_jobs.c.id == job_id).values({"webhook_state": state, "webhook_at": due}))
 
     def _end(self, where: sa.ColumnElement[bool], **values: Any) -> Job | None:
         return self._first(self._ending(where, values).returning(*_shown))
@@ -280,12 +276,27 @@ class JobStore:
         }
         return sa.update(_jobs).where(where & _jobs.c.status.in_(ACTIVE)).values({**ended, **values})
 
+    def _connect(self) -> Connection:
+        """A connection to a database that has the table. Made at the first use: an endpoint starts without it too."""
+        if not self._is_prepared:
+            self._prepare()
+            self._is_prepared = True
+        return self._engine.connect()
+
+    def _prepare(self) -> None:
+        with self._engine.execution_options(isolation_level="SERIALIZABLE").begin() as connection:
+            if connection.dialect.name == "postgresql":  # where IF NOT EXISTS alone fails when processes start together
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TABLE_LOCK)))
+            connection.execute(sa.schema.CreateTable(_jobs, if_not_exists=True))
+            for index in sorted(_jobs.indexes, key=lambda index: str(index.name)):
+                connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+
     def _execute(self, statement: sa.Update | sa.Delete) -> int:
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return connection.execute(statement).rowcount
 
     def _rows(self, statement: Any) -> list[Row[Any]]:
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return list(connection.execute(statement))
 
     def _first(self, statement: Any) -> Job | None:

@@ -97,6 +97,9 @@ class Options(BaseModel):
     job_upload_timeout_s: float = Field(900.0, gt=0)
     """Deadline of an upload for a job."""
 
+    max_job_uploads: int = Field(4, ge=1)
+    """Recordings for jobs that one ingress process receives at once; each may need `max_job_upload_mb` of /tmp."""
+
     jobs_at_once: int = Field(1, ge=1)
     """Jobs that one ingress process works on at once. Few, because requests that somebody waits for come first."""
 
