@@ -52,6 +52,7 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
             backend, await file.read(), fields, name=name, options=options, deadline=deadline
         )
         metrics.count_audio(transcript.duration_s)
+        request.state.caller.charge_audio(transcript.duration_s)
         return render(transcript, fields)
 
 

@@ -39,6 +39,9 @@ class Settings:
     jobs_url: str | None
     """`CASPI_JOBS_URL`: the endpoint's database of asynchronous work, in SQLAlchemy's form. Default: SQLite."""
 
+    header_timeout_s: float
+    """`CASPI_HEADER_TIMEOUT_S`: how long a request's headers may take. Default 10."""
+
     openai_api_key: str
     """`OPENAI_API_KEY`: the key shown to an endpoint that is evaluated or compared. Empty: it needs none."""
 
@@ -63,5 +66,6 @@ def read() -> Settings:
         if env.get("CASPI_API_KEYS_FILE")
         else None,
         jobs_url=env.get("CASPI_JOBS_URL") or None,
+        header_timeout_s=float(env.get("CASPI_HEADER_TIMEOUT_S") or 10),
         openai_api_key=env.get("OPENAI_API_KEY", ""),
     )

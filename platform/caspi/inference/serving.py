@@ -20,6 +20,7 @@ import caspi
 from caspi import ray_session, settings
 from caspi.errors import ModelError, RequestError, ServingError
 from caspi.inference.exposure import check_exposure
+from caspi.inference.header_deadline import CALLBACK, CALLBACK_VARIABLE
 from caspi.recipe.sections import Inference, Serving
 
 APPLICATION = "caspi"
@@ -62,6 +63,7 @@ def endpoint(
         "max_tokens_per_s": inference.max_tokens_per_s,
         "worker_env": {"PYTHONPATH": _python_path(root)},
     }
+    os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy
     with ray_session.connect():
         args |= _resources(serving.replicas)
         application = _import_app(root).build(args)
