@@ -7,6 +7,8 @@ A job belongs to who submitted it: to all others it does not exist.
 import asyncio
 import dataclasses
 import json
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -72,7 +74,7 @@ def open_jobs(backend: Backend, options: Options) -> Jobs | None:
     recordings = JobRecordings(f"{folder}/recordings")  # makes the folder
     store = JobStore(url or f"sqlite:///{folder}/jobs.db")
     webhooks = Webhooks(options.webhook_hosts)
-    holder = f"{socket.gethostname()}/{new_id()}"
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-80:]
     runner = JobRunner(backend, store=store, recordings=recordings, webhooks=webhooks, options=options, holder=holder)
     return Jobs(store, recordings, webhooks, runner)
 
