@@ -6,9 +6,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from serve import browsers, jobs, models, operations, transcriptions
+from serve import browsers, jobs, models, operations, reference, transcriptions
 from serve.backend import Backend
-from serve.body import MAX_FIELD_BYTES, MAX_FIELDS, MAX_FILES
 from serve.errors import handle
 from serve.gate import Gate
 from serve.keys import Keyring
@@ -35,8 +34,9 @@ def http_app(
     app = FastAPI(
         title="Caspi",
         summary="Speech to text by OpenAI's transcription contract.",
-        form_limits={"max_fields": MAX_FIELDS, "max_files": MAX_FILES, "max_part_size": MAX_FIELD_BYTES},
         lifespan=None if asynchronous is None else asynchronous.lifespan,
+        docs_url=None,  # it would load scripts from the web; `reference` brings its own page
+        redoc_url=None,
         responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
     )
     app.add_middleware(Gate, options=options, keyring=keyring, metrics=metrics, is_public=is_public)
@@ -48,4 +48,5 @@ def http_app(
         jobs.add_to(app, asynchronous, options)
     models.add_to(app, options)
     operations.add_to(app, backend, page, metrics)
+    reference.add_to(app)
     return app

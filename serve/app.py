@@ -16,8 +16,9 @@ from ray.serve.config import BackpressureConfig
 
 from caspi import settings
 from caspi.inference.api_keys import check_chosen, hash_key
+from caspi.inference.engine import BatchTranscriber, Engine
 from serve.ingress import Ingress
-from serve.model import Transcriber, TranscriptionModel, load_transcriber
+from serve.model import TranscriptionModel, load_engine
 from serve.options import Options, parse
 
 # Room beside the transcriptions for /healthz, /metrics and refusals, which must be quick when all else is not.
@@ -31,10 +32,10 @@ def build(args: Mapping[str, Any]) -> ray.serve.Application:
         RequestError: an argument is unknown, missing or wrong, or an API key is too short.
     """
     options = parse(args)
-    return assemble(options, functools.partial(load_transcriber, options))
+    return assemble(options, functools.partial(load_engine, options))
 
 
-def assemble(options: Options, load: Callable[[], Transcriber]) -> ray.serve.Application:
+def assemble(options: Options, load: Callable[[], Engine | BatchTranscriber]) -> ray.serve.Application:
     """The two deployments, bound. Every limit is set: Serve's own defaults queue without bound and wait for ever.
 
     API keys are read here, from `CASPI_API_KEYS`, and only their hashes go to the replicas.

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
+from starlette.datastructures import FormData, Headers
+from starlette.requests import Request
 from starlette.types import Message, Receive, Send
 
 from serve.errors import ApiError
 
-# A form has about a dozen fields; `include[]` and its like come several times. The parser counts parts, and a part
-# with a file name costs a temporary file.
-MAX_FIELDS, MAX_FILES, MAX_FIELD_BYTES = 64, 1, 64 * 2**10
+# `keywords[]` may come two hundred times. A part with a file name costs a temporary file, so there is one.
+MAX_FIELDS, MAX_FILES, MAX_FIELD_BYTES = 500, 1, 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,15 @@ class Bounds:
 
     idle_timeout_s: float
     """Longest pause within the body, and longest time that a client may take to accept a part of the answer."""
+
+
+def read_form(request: Request) -> AbstractAsyncContextManager[FormData]:
+    """The request's form, of a bounded number of parts, for as long as the block runs.
+
+    Raises:
+        HTTPException: 400, it is not a form, or has too many parts or too large ones.
+    """
+    return request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
 
 
 def check_headers(headers: Headers, bounds: Bounds) -> None:

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from caspi.inference.exposure import check_exposure, is_loopback
 from caspi.inference.transcription import Transcription
 from serve.api import http_app
-from serve.batching import Clip
+from serve.batching import Answer, Clip
 from serve.deadline import by_deadline
 from serve.errors import ApiError
 from serve.metrics import Metrics
@@ -68,9 +68,9 @@ class Ingress:
         """
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                transcription: Transcription = await self._call(clip, deadline)
+                answer: Answer = await self._call(clip, deadline)
                 self._last_answer = time.monotonic()
-                return transcription
+                return answer.transcription
             except (RayActorError, ActorUnavailableError) as death:
                 self._metrics.count_retry()
                 logger.warning("model replica died attempt=%d/%d error=%s", attempt, MAX_ATTEMPTS, type(death).__name__)

@@ -15,25 +15,36 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, File, Form, Header, Query, Request, UploadFile
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import FormData, UploadFile
 
 from caspi.errors import RequestError
 from serve.backend import Backend
+from serve.body import read_form
 from serve.errors import ApiError
+from serve.form import check, parse
 from serve.gate import JOBS
 from serve.job_recordings import JobRecordings
 from serve.job_runner import FIELDS, TRANSCRIPT, JobRunner
 from serve.job_store import Job, JobStore, new_id
 from serve.models import check_model
 from serve.options import Options
-from serve.schemas import ErrorDetail, Fields, JobList, JobObject, check_supported, language_code
-from serve.transcriptions import render
+from serve.schemas import ErrorDetail, Fields, JobList, JobObject
+from serve.transcriptions import render, request_body
 from serve.webhooks import Webhooks
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
+
+WEBHOOK_FIELDS = {
+    "webhook_url": {"type": "string", "description": "Called when the job has ended."},
+    "webhook_secret": {
+        "type": "string",
+        "description": "Signs it: `whsec_` and 24 to 64 random bytes in base64.",
+    },
+}
 
 # What a 429 advises: jobs take minutes.
 RETRY_AFTER_S = 30
@@ -83,47 +94,34 @@ def add_to(app: FastAPI, jobs: Jobs, options: Options) -> None:
     """Add the routes."""
     store = jobs.store
 
-    def read_fields(
-        model: Annotated[str | None, Form(description="An id of /v1/models. Default: the one served.")] = None,
-        language: Annotated[str | None, Form(description="`he` or `Hebrew`. Default: the model says.")] = None,
-        prompt: Annotated[str, Form(description="Names and terms that are likely to occur.")] = "",
-        response_format: Annotated[str, Form(description="Of the result, unless asked for another one.")] = "json",
-    ) -> Fields:
-        check_model(model or options.name, options)
-        _check_format(response_format, prompt)
-        return Fields(language=language_code(language), prompt=prompt, response_format=response_format)
-
     async def find(request: Request, job_id: str) -> Job:
         return _there(await asyncio.to_thread(store.get, job_id, request.state.caller.name), job_id)
 
-    @app.post(JOBS, status_code=202)
+    @app.post(JOBS, status_code=202, openapi_extra={"requestBody": request_body(**WEBHOOK_FIELDS)})
     async def submit_job(
         request: Request,
         response: Response,
-        file: Annotated[UploadFile, File(description="The recording.")],
-        fields: Annotated[Fields, Depends(read_fields)],
-        webhook_url: Annotated[str | None, Form(description="Called when the job has ended.")] = None,
-        webhook_secret: Annotated[str, Form(description="Signs the call: `whsec_` and base64.")] = "",
         idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
     ) -> JobObject:
         """Submit a recording. With the `Idempotency-Key` of an earlier submission that job is answered."""
         owner = request.state.caller.name
-        if webhook_url is not None:
-            jobs.webhooks.check(webhook_url, webhook_secret)
         await _check_room(store, owner, options)
-        job_id = new_id()
-        num_bytes = await _save(jobs.recordings, job_id, file)
+        async with read_form(request) as form:
+            upload, fields, webhook = _parse(form, options)
+            if webhook:
+                jobs.webhooks.check(webhook["webhook_url"], webhook["webhook_secret"])
+            job_id = new_id()
+            num_bytes = await _save(jobs.recordings, job_id, upload)
         job = await asyncio.to_thread(
             store.submit,
             job_id,
             window_s=options.job_window_s,
             owner=owner,
             idempotency_key=idempotency_key,
-            file_name=file.filename or "the upload",
+            file_name=upload.filename or "the upload",
             num_bytes=num_bytes,
             fields=FIELDS.dump_json(fields).decode(),
-            webhook_url=webhook_url,
-            webhook_secret=webhook_secret or None,
+            **webhook,
         )
         if job.id != job_id:
             await asyncio.to_thread(jobs.recordings.delete, job_id)
@@ -163,8 +161,8 @@ def add_to(app: FastAPI, jobs: Jobs, options: Options) -> None:
             raise ApiError(409, message, code=f"job_{job.status}")
         fields = FIELDS.validate_json(job.fields)
         if response_format is not None:
-            _check_format(response_format, fields.prompt)
-            fields = dataclasses.replace(fields, response_format=response_format)
+            wanted = check({"response_format": response_format}, options).response_format
+            fields = dataclasses.replace(fields, response_format=wanted)
         result = await asyncio.to_thread(store.result, job_id, request.state.caller.name)
         return render(TRANSCRIPT.validate_json(result or ""), fields)
 
@@ -196,19 +194,28 @@ async def _check_room(store: JobStore, owner: str, options: Options) -> None:
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=RETRY_AFTER_S)
 
 
-async def _save(recordings: JobRecordings, job_id: str, file: UploadFile) -> int:
+async def _save(recordings: JobRecordings, job_id: str, upload: UploadFile) -> int:
     try:
-        return await asyncio.to_thread(recordings.save, job_id, file.file)
+        return await asyncio.to_thread(recordings.save, job_id, upload.file)
     except OSError as error:
         await asyncio.to_thread(recordings.delete, job_id)
         message = "The recording could not be stored."
         raise ApiError(503, message, code="storage_unavailable", retry_after_s=RETRY_AFTER_S) from error
 
 
-def _check_format(response_format: str, prompt: str) -> None:
-    check_supported(
-        response_format=response_format, temperature=0, prompt=prompt, stream=False, granularities=[], include=[]
-    )
+def _parse(form: FormData, options: Options) -> tuple[UploadFile, Fields, dict[str, str]]:
+    """The recording, what is asked about it, and whom to call: the fields of `WEBHOOK_FIELDS`, all or none."""
+    items = form.multi_items()
+    webhook = {name: str(value) for name, value in items if name in WEBHOOK_FIELDS and value}
+    upload, fields = parse(FormData([item for item in items if item[0] not in WEBHOOK_FIELDS]), options)
+    check_model(fields.model or options.name, options)
+    if fields.stream:
+        message = "A job has no stream; leave `stream` out and poll, or name a `webhook_url`."
+        raise ApiError(400, message, param="stream", code="unsupported_value")
+    for missing in WEBHOOK_FIELDS.keys() - webhook.keys() if webhook else ():
+        message = f"Missing parameter: {missing!r}; a webhook has a URL and a secret that signs it."
+        raise ApiError(400, message, param=missing, code="missing_required_parameter")
+    return upload, fields, webhook
 
 
 def _there(job: Job | None, job_id: str) -> Job:

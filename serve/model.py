@@ -1,62 +1,39 @@
-"""The model deployment: owns the weights, answers clips in batches, knows nothing of HTTP."""
+"""The model deployment: owns an engine, answers clips that it decodes together, knows nothing of HTTP."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-import numpy as np
-
-from caspi import audio
-from caspi.inference.transcription import Transcription
-from serve.batching import Batcher, Clip
+from caspi.inference.engine import BatchTranscriber, Engine, as_engine, drain, open_engine
+from caspi.recipe.sections import Inference
+from serve.batching import SILENCE, Answer, Batcher, Clip
 from serve.options import Options
-
-
-class Transcriber(Protocol):
-    """The part of `caspi.Transcriber` that serving needs."""
-
-    def transcribe_batch(
-        self,
-        clips: Sequence[np.ndarray],
-        *,
-        languages: Sequence[str | None] | None = None,
-        prompts: Sequence[str] | None = None,
-    ) -> Sequence[Transcription]: ...
 
 
 class TranscriptionModel:
     """One replica."""
 
-    def __init__(self, load: Callable[[], Transcriber], options: Options) -> None:
-        self._transcriber = load()
-        self._batcher = Batcher(self._forward, max_batch_s=options.max_batch_s, wait_s=options.batch_wait_s)
-        self._stuck_after_s = 2 * options.request_timeout_s
+    def __init__(self, load: Callable[[], Engine | BatchTranscriber], options: Options) -> None:
+        engine = as_engine(load(), max_batch_s=options.max_batch_s)
         # A second of silence: what is slow only once is slow now, and a model that cannot run fails to deploy.
-        self._forward([Clip(np.zeros(audio.SAMPLE_RATE, np.float32), duration_s=1.0)])
+        drain(engine, [SILENCE])
+        self._batcher = Batcher(engine, wait_s=options.batch_wait_s)
+        self._stuck_after_s = 2 * options.request_timeout_s
 
-    async def transcribe(self, clip: Clip) -> Transcription:
-        """The clip's transcription, from a batch that it shares with its neighbours in time."""
+    async def transcribe(self, clip: Clip) -> Answer:
+        """The clip's transcription, decoded together with its neighbours in time, and what it took."""
         return await self._batcher.submit(clip)
 
     async def answer_probe(self) -> None:
         """Returns while the replica's event loop turns."""
 
     def check_health(self) -> None:
-        """Have Serve replace this replica when a forward pass hangs, as a wedged GPU does."""
+        """Have Serve replace this replica when a step hangs, as on a wedged GPU, or nothing works any more."""
         if self._batcher.busy_s > self._stuck_after_s:
-            raise RuntimeError(f"a forward pass has been running for {self._batcher.busy_s:.0f} s")
-
-    def _forward(self, clips: Sequence[Clip]) -> Sequence[Transcription]:
-        return self._transcriber.transcribe_batch(
-            [clip.samples for clip in clips],
-            languages=[clip.language for clip in clips],
-            prompts=[clip.prompt for clip in clips],
-        )
+            raise RuntimeError(f"a step of the engine has been running for {self._batcher.busy_s:.0f} s")
+        if self._batcher.broken is not None:
+            raise RuntimeError("the engine fails on silence too") from self._batcher.broken
 
 
-def load_transcriber(options: Options) -> Transcriber:
+def load_engine(options: Options) -> Engine:
     """The model, on this replica's device."""
-    from caspi.inference.transcriber import Transcriber as Loader  # pulls in torch, which the ingress does without
-    from caspi.recipe.sections import Inference
-
     limits = Inference(max_batch_s=options.max_batch_s, max_tokens_per_s=options.max_tokens_per_s)
-    return Loader.load(options.model, limits=limits)
+    return open_engine(options.model, limits=limits)

@@ -47,7 +47,7 @@ class Options(BaseModel):
     """Processes that answer HTTP and decode audio."""
 
     request_timeout_s: float = Field(120.0, gt=0)
-    """Deadline of a request: upload, decoding, queueing and retries included."""
+    """Deadline of a request: upload, decoding, queueing and retries included. `min_rtfx` extends it for long ones."""
 
     max_in_flight: int = Field(64, ge=1)
     """Transcriptions that one ingress process works on at once. The next is answered 429 before its body is read."""
@@ -58,8 +58,20 @@ class Options(BaseModel):
     max_upload_mb: int = Field(25, ge=1)
     """Larger uploads are answered 413."""
 
-    max_audio_s: float = Field(1200.0, gt=0)
-    """Longer recordings are answered 400. Twenty minutes is what Qwen3-ASR takes in one piece."""
+    # --- long form
+
+    max_audio_s: float = Field(10800.0, gt=0)
+    """Longer recordings are answered 400."""
+
+    max_piece_s: float = Field(30.0, ge=1)
+    """Audio that goes to the model in one piece; longer recordings are cut at pauses."""
+
+    max_pieces_in_flight: int = Field(16, ge=1)
+    """Pieces of one recording that are with the model at once. More keep more replicas busy with one recording, and an
+    ingress process holds up to 2 MB for each."""
+
+    min_rtfx: float = Field(5.0, gt=0)
+    """What a recording's length adds to its deadline: `request_timeout_s` and its duration divided by this."""
 
     # --- who may come in
 
@@ -137,6 +149,11 @@ class Options(BaseModel):
                 "jobs_url": self.jobs_url or environment.jobs_url,
             }
         )
+
+    @property
+    def max_request_s(self) -> float:
+        """How long the longest recording may take. What stands in front of the ingress must wait longer than that."""
+        return self.request_timeout_s + self.max_audio_s / self.min_rtfx
 
 
 def parse(args: Mapping[str, Any]) -> Options:

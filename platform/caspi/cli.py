@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
     _add_model(transcribe)
-    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of any length; - is standard input")
     transcribe.add_argument("--language", help="code or name, for instance he; default: the model decides")
     transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
     transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
@@ -251,8 +251,9 @@ def _transcribe(args: argparse.Namespace) -> None:
 
     transcriber = Transcriber.load(args.model)
     for file in args.files:
-        answer = transcriber.transcribe(file, language=args.language, prompt=args.prompt)
-        print(render(answer, args.format), end="", flush=True)
+        recording = sys.stdin.buffer.read() if str(file) == "-" else file
+        transcript = transcriber.transcribe(recording, language=args.language, prompt=args.prompt)
+        print(render(transcript, args.format), end="", flush=True)
 
 
 def _compare(args: argparse.Namespace) -> None:

@@ -80,8 +80,3 @@ def double() -> type:
 def client(base_url: str) -> openai.OpenAI:
     """The official client, without its own retries: they would hide our failures."""
     return openai.OpenAI(base_url=f"{base_url}/v1", api_key=API_KEY, max_retries=0, timeout=TIMEOUT_S + 30)
-
-
-def tone(seconds: float) -> bytes:
-    """A FLAC file of a quiet tone."""
-    return audio.encode_flac(0.1 * np.sin(np.arange(int(seconds * audio.SAMPLE_RATE)) / 8).astype(np.float32))

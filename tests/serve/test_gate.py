@@ -17,9 +17,9 @@ from serve.batching import Clip
 from serve.gate import JOBS, TRANSCRIPTIONS
 from serve.metrics import Metrics
 from serve.options import Options
-from tests.serve.conftest import tone
+from tests.speech import spoken
 
-FILES = {"file": ("speech.flac", tone(1.0))}
+FILES = {"file": ("speech.flac", spoken(1.0))}
 
 
 class Backend:

@@ -16,9 +16,10 @@ import pytest
 from serve.gate import JOBS
 from serve.job_store import JobStore
 from tests.serve import postgres
-from tests.serve.conftest import build_with, run, tone
+from tests.serve.conftest import build_with, run
+from tests.speech import spoken
 
-FILES = {"file": ("meeting.flac", tone(2.0))}
+FILES = {"file": ("meeting.flac", spoken(2.0))}
 PATIENCE_S = 120
 
 

@@ -6,7 +6,6 @@ Only what the sniffing named is opened, only its first audio stream is decoded, 
 bytes at hand can be reached: containers may refer to others.
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -18,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from caspi.audio.allocation import limit_allocations
 from caspi.audio.sniffing import Container
-from caspi.audio.stream import BLOCK_VALUES, Stream, mix
+from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 from caspi.errors import AudioDecodeError
 
 Error = av.error.FFmpegError
@@ -53,7 +52,7 @@ def open_stream(encoded: bytes, container: Container, source: str) -> Iterator[S
     """
     limit_allocations()
     with av.open(
-        io.BytesIO(encoded),
+        as_file(encoded),
         "r",
         format=container.demuxer,
         options={"max_streams": _MAX_STREAMS},

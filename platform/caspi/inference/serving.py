@@ -66,12 +66,14 @@ def endpoint(
     os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy
     with ray_session.connect():
         args |= _resources(serving.replicas)
-        application = _import_app(root).build(args)
+        app = _import_app(root)
+        application = app.build(args)
         with running(
             application,
             host=host,
             port=port,
             request_timeout_s=serving.request_timeout_s,
+            longest_request_s=app.parse(args).max_request_s,
             ready_timeout_s=ready_timeout_s,
         ) as url:
             yield url
@@ -96,9 +98,18 @@ def serve_until_stopped(model: str | Path, *, on_ready: Callable[[str], None], *
 
 @contextlib.contextmanager
 def running(
-    application: Any, *, host: str, port: int, request_timeout_s: float, ready_timeout_s: float = READY_TIMEOUT_S
+    application: Any,
+    *,
+    host: str,
+    port: int,
+    request_timeout_s: float,
+    longest_request_s: float | None = None,
+    ready_timeout_s: float = READY_TIMEOUT_S,
 ) -> Iterator[str]:
     """A Serve application on the Ray session that is there; yields its base URL once `/readyz` is 200.
+
+    Requests in progress get `request_timeout_s` when it ends; until then a long recording may take
+    `longest_request_s`.
 
     Raises:
         RequestError: this cluster already serves something, which our start would replace.
@@ -116,7 +127,9 @@ def running(
     try:
         ray.serve.start(
             proxy_location="HeadOnly",
-            http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_timeout_s + PROXY_GRACE_S),
+            http_options=HTTPOptions(
+                host=host, port=port, request_timeout_s=(longest_request_s or request_timeout_s) + PROXY_GRACE_S
+            ),
             logging_config=logs,
         )
         # Not waiting here: `run` itself has no deadline, and replicas that find no CPU would keep it for ever.
