@@ -1,6 +1,7 @@
 """Failures as OpenAI clients expect them: a status, and `{"error": {message, type, param, code}}`."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -9,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from caspi.errors import AudioError, CaspiError, RequestError
+from serve import logs
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED_AUDIO = "WAV, FLAC, MP3, Ogg Vorbis, Opus"
+SUPPORTED_AUDIO = "WAV, FLAC, MP3, Ogg Vorbis, Opus, M4A, MP4, WebM"
 
 
 class ApiError(HTTPException):
@@ -29,8 +31,11 @@ class ApiError(HTTPException):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        headers = dict(headers or {})
+        if retry_after_s is not None:
+            headers["Retry-After"] = str(retry_after_s)
         if status_code == 401:
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(status_code, detail=message, headers=headers)
@@ -39,8 +44,13 @@ class ApiError(HTTPException):
 
     def response(self) -> JSONResponse:
         """The HTTP answer."""
+        return JSONResponse(self.body(), status_code=self.status_code, headers=self.headers)
+
+    def body(self) -> dict[str, Any]:
+        """What the answer says."""
+        logs.current().refusal = self.code
         error = {"message": self.detail, "type": _kind(self.status_code), "param": self.param, "code": self.code}
-        return JSONResponse({"error": error}, status_code=self.status_code, headers=self.headers)
+        return {"error": error}
 
 
 def translate(error: Exception) -> ApiError:
@@ -49,9 +59,9 @@ def translate(error: Exception) -> ApiError:
         case ApiError():
             return error
         case HTTPException():
-            return ApiError(error.status_code, str(error.detail), code=_code(error.status_code))
+            return ApiError(error.status_code, str(error.detail), code=_code(error.status_code), headers=error.headers)
         case RequestValidationError():
-            return _invalid_field(error)
+            return invalid_field(error.errors()[0])
         case AudioError():
             return ApiError(400, f"{error} Supported: {SUPPORTED_AUDIO}.", param="file", code=error.reason)
         case RequestError():
@@ -69,12 +79,16 @@ async def handle(request: Request, error: Exception) -> JSONResponse:
     return answer.response()
 
 
-def _invalid_field(error: RequestValidationError) -> ApiError:
-    problem: dict[str, Any] = dict(error.errors()[0])
-    location = [str(part) for part in problem["loc"] if part != "body"]
-    param = location[0] if location else None
-    if problem["type"] == "missing":
-        return ApiError(400, f"Missing required parameter: {param!r}.", param=param, code="missing_required_parameter")
+def invalid_field(problem: Mapping[str, Any]) -> ApiError:
+    """One of the problems that pydantic found with a request."""
+    # Names, without places in a list: `chunking_strategy.threshold`, `include`.
+    param = ".".join(part for part in problem["loc"] if isinstance(part, str) and part != "body") or None
+    match problem["type"]:
+        case "missing":
+            message = f"Missing required parameter: {param!r}."
+            return ApiError(400, message, param=param, code="missing_required_parameter")
+        case "extra_forbidden":
+            return ApiError(400, f"Unknown parameter: {param!r}.", param=param, code="unknown_parameter")
     return ApiError(400, f"Invalid value for {param!r}: {problem['msg']}.", param=param, code="invalid_value")
 
 

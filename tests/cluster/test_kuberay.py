@@ -89,6 +89,6 @@ def test_the_service_deploys_our_application_with_arguments_that_it_takes():
     (application,) = config.applications
     options = parse(application.args)
     assert application.import_path == "serve.app:build"
-    assert config.http_options.request_timeout_s > options.request_timeout_s
+    assert config.http_options.request_timeout_s > options.max_request_s
     gpus = node_types(manifest)["gpu"]
     assert gpus["min_workers"] * gpus["resources"]["GPU"] == options.replicas * options.num_gpus

@@ -20,7 +20,7 @@ def test_hebrew_is_loaded_trained_and_transcribed_with_nothing_patched(toy: Load
     losses = loss_sums(loaded.model, batch_of(loaded.prompter, [noise(1)], ["שלום עולם"]))
     losses.objective.backward()
     torch.optim.SGD(loaded.model.parameters(), lr=1e-3).step()
-    answer = Transcriber(loaded).transcribe(noise(1), language="he")
+    (answer,) = Transcriber(loaded).transcribe_batch([noise(1)], languages=["he"])
     assert answer.language == "Hebrew"
     assert listed == (upstream.LANGUAGE_CODE_TO_NAME, upstream.FORCED_ALIGNER_LANGUAGES)
     assert "Hebrew" not in upstream.LANGUAGE_CODE_TO_NAME.values()

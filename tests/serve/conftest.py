@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,15 +35,18 @@ def build_with(load: Any, **options: Any) -> Any:
     from serve.app import assemble
     from serve.options import parse
 
+    options.setdefault("jobs_folder", tempfile.mkdtemp(prefix="caspi-jobs-"))
     worker_env = {"PYTHONPATH": serving._python_path(Path.cwd())}
-    return assemble(parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), load)
+    return assemble(
+        parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), lambda place: load()
+    )
 
 
 @contextmanager
-def run(application: Any) -> Iterator[str]:
+def run(application: Any, *, request_timeout_s: float = TIMEOUT_S) -> Iterator[str]:
     port = serving._claim_port("127.0.0.1", 0)
     with serving.running(
-        application, host="127.0.0.1", port=port, request_timeout_s=TIMEOUT_S, ready_timeout_s=90
+        application, host="127.0.0.1", port=port, request_timeout_s=request_timeout_s, ready_timeout_s=90
     ) as url:
         yield url
 
@@ -78,8 +82,3 @@ def double() -> type:
 def client(base_url: str) -> openai.OpenAI:
     """The official client, without its own retries: they would hide our failures."""
     return openai.OpenAI(base_url=f"{base_url}/v1", api_key=API_KEY, max_retries=0, timeout=TIMEOUT_S + 30)
-
-
-def tone(seconds: float) -> bytes:
-    """A FLAC file of a quiet tone."""
-    return audio.encode_flac(0.1 * np.sin(np.arange(int(seconds * audio.SAMPLE_RATE)) / 8).astype(np.float32))

@@ -9,16 +9,17 @@ from typing import Any
 import httpx2 as httpx  # what the `openai` client brings
 import pytest
 
+from caspi.inference.api_keys import hash_key
 from caspi.inference.transcription import Transcription
 from serve.api import http_app
 from serve.batching import Clip
 from serve.deadline import by_deadline
-from serve.gate import hash_key
 from serve.metrics import Metrics
 from serve.options import Options
-from tests.serve.conftest import tone
+from serve.versions import ServedModel, State
+from tests.speech import spoken
 
-FILES = {"file": ("speech.flac", tone(1.0))}
+FILES = {"file": ("speech.flac", spoken(1.0))}
 URL = "/v1/audio/transcriptions"
 
 
@@ -35,6 +36,9 @@ class Backend:
 
     async def is_ready(self) -> bool:
         return self._ready
+
+    async def describe(self) -> list[State]:
+        return [State(ServedModel("he", "7", "abc", "/models/abc"), since=0)] if self._ready else []
 
 
 @asynccontextmanager

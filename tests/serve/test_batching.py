@@ -1,110 +1,233 @@
-"""How waiting clips become forward passes."""
+"""Which waiting clips start when, who is dropped, and whose fault a failure is."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import count
 
 import numpy as np
 import pytest
 
+from caspi.errors import RequestError
+from caspi.inference.engine import BatchEngine, Clip
 from caspi.inference.transcription import Transcription
-from serve.batching import Batcher, Clip
+from serve.batching import Answer, Batcher
 
 
-class Recorder:
-    """Remembers the durations of each batch, and takes `seconds` for it."""
+class Steps:
+    """An engine that decodes a clip of `n` seconds in `n` steps, with room for `room_s` seconds, padding left out.
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.batches: list[list[float]] = []
-        self._seconds = seconds
+    Prompts make it fail: `unknown` as it starts, `poison` in a step, `wedged` in that and in every one after it.
+    """
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Transcription]:
-        assert threading.current_thread() is not threading.main_thread()
-        self.batches.append([clip.duration_s for clip in clips])
-        time.sleep(self._seconds)
-        if any(clip.prompt == "poison" for clip in clips):
+    def __init__(self, *, room_s: float = 100, step_s: float = 0.01) -> None:
+        self.log: list[str] = []
+        self.threads: set[int] = set()
+        self._room_s = room_s
+        self._step_s = step_s
+        self._left: dict[int, list] = {}
+        self._numbers = count()
+        self._is_wedged = False
+
+    @property
+    def fill(self) -> float:
+        return sum(clip.duration_s for clip, _ in self._left.values()) / self._room_s
+
+    def fits(self, clips: Sequence[Clip]) -> bool:
+        if not self._left and len(clips) == 1:
+            return True
+        return self.fill + sum(clip.duration_s for clip in clips) / self._room_s <= 1
+
+    def start(self, clips: Sequence[Clip]) -> list[int]:
+        if any(clip.prompt == "unknown" for clip in clips):
+            raise RequestError("unknown")
+        self.log.append("start " + " ".join(f"{clip.duration_s:g}" for clip in clips))
+        numbers = [next(self._numbers) for _ in clips]
+        self._left |= {number: [clip, int(clip.duration_s)] for number, clip in zip(numbers, clips, strict=True)}
+        return numbers
+
+    def step(self) -> list[tuple[int, Transcription]]:
+        self.threads.add(threading.get_ident())
+        time.sleep(self._step_s)
+        prompts = {clip.prompt for clip, _ in self._left.values()}
+        self._is_wedged |= "wedged" in prompts
+        if self._is_wedged or "poison" in prompts:
             raise ValueError("poison")
-        return [Transcription(str(clip.duration_s), None, clip.duration_s) for clip in clips]
+        for left in self._left.values():
+            left[1] -= 1
+        done = [number for number, (_, steps) in self._left.items() if steps <= 0]
+        clips = [(number, self._left.pop(number)[0]) for number in done]
+        self.log += [f"end {clip.duration_s:g}" for _, clip in clips]
+        return [(number, Transcription(f"{clip.duration_s:g}", None, clip.duration_s)) for number, clip in clips]
+
+    def drop(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            clip, _ = self._left.pop(number, (None, 0))
+            self.log += [f"drop {clip.duration_s:g}"] if clip is not None else []
 
 
 def clip(duration_s: float, prompt: str = "") -> Clip:
     return Clip(np.zeros(1, np.float32), duration_s, prompt=prompt)
 
 
-def run(recorder: Recorder, durations: Sequence[float], *, max_batch_s: float, wait_s: float = 0.01) -> list[str]:
-    async def submit_all() -> list[str]:
-        batcher = Batcher(recorder, max_batch_s=max_batch_s, wait_s=wait_s)
-        answers = await asyncio.gather(*(batcher.submit(clip(duration)) for duration in durations))
-        return [answer.text for answer in answers]
+def submit_all(engine: Steps, *clips: Clip, wait_s: float = 0.01) -> list[Answer | BaseException]:
+    async def gather() -> list[Answer | BaseException]:
+        batcher = Batcher(engine, wait_s=wait_s)
+        answers = await asyncio.gather(*map(batcher.submit, clips), return_exceptions=True)
+        assert batcher.backlog_s == 0
+        return answers
 
-    return asyncio.run(submit_all())
-
-
-def test_clips_that_wait_together_go_together_shortest_first() -> None:
-    recorder = Recorder()
-    assert run(recorder, [3.0, 1.0, 2.0], max_batch_s=100) == ["3.0", "1.0", "2.0"]
-    assert recorder.batches == [[1.0, 2.0, 3.0]]
+    return asyncio.run(gather())
 
 
-def test_a_batch_is_bounded_by_its_padded_seconds() -> None:
-    recorder = Recorder()
-    run(recorder, [1.0, 10.0, 1.0], max_batch_s=20)
-    assert recorder.batches == [[1.0, 10.0], [1.0]]  # three rows of 10 s would be 30
+def texts(answers: Sequence[Answer | BaseException]) -> list[str]:
+    return [answer.transcription.text if isinstance(answer, Answer) else str(answer) for answer in answers]
 
 
-def test_the_oldest_clip_is_always_in_the_next_batch() -> None:
-    recorder = Recorder()
-    run(recorder, [30.0, 1.0, 1.0, 1.0], max_batch_s=20)
-    assert recorder.batches == [[30.0], [1.0, 1.0, 1.0]]
+def test_clips_that_wait_together_start_together_shortest_first_and_end_one_by_one() -> None:
+    engine = Steps()
+    assert texts(submit_all(engine, clip(3), clip(1), clip(2))) == ["3", "1", "2"]
+    assert engine.log == ["start 1 2 3", "end 1", "end 2", "end 3"]
 
 
-def test_what_arrives_behind_a_busy_model_becomes_one_batch() -> None:
-    recorder = Recorder(seconds=0.2)
-
-    async def trickle() -> None:
-        batcher = Batcher(recorder, max_batch_s=100, wait_s=0.0)
-        requests = []
-        for _ in range(8):
-            requests.append(asyncio.create_task(batcher.submit(clip(1.0))))
-            await asyncio.sleep(0.02)
-        await asyncio.gather(*requests)
-
-    asyncio.run(trickle())
-    assert [len(batch) for batch in recorder.batches] == [1, 7]
+def test_an_answer_tells_what_it_took_and_who_was_beside_it() -> None:
+    short, long = submit_all(Steps(room_s=20), clip(2), clip(8))
+    assert isinstance(short, Answer) and isinstance(long, Answer)
+    assert (long.num_clips, long.fill) == (2, 0.5)
+    assert 0 < short.compute_s < long.compute_s
+    assert short.queue_s >= 0.01
 
 
-def test_a_clip_that_nobody_waits_for_never_reaches_the_model() -> None:
-    recorder = Recorder(seconds=0.1)
+def test_a_clip_starts_beside_those_that_are_being_decoded() -> None:
+    engine = Steps()
+
+    async def arrive_later() -> None:
+        batcher = Batcher(engine, wait_s=0.0)
+        long = asyncio.create_task(batcher.submit(clip(50)))
+        await asyncio.sleep(0.1)
+        answer = await batcher.submit(clip(1))
+        assert not long.done()
+        assert answer.num_clips == 2
+        await long
+
+    asyncio.run(arrive_later())
+    assert engine.log == ["start 50", "start 1", "end 1", "end 50"]
+
+
+def test_nobody_overtakes_the_clip_that_waited_longest_and_does_not_fit_yet() -> None:
+    engine = Steps(room_s=20)
+
+    async def queue() -> None:
+        batcher = Batcher(engine, wait_s=0.0)
+        first = asyncio.create_task(batcher.submit(clip(12)))
+        await asyncio.sleep(0.03)
+        later = [asyncio.create_task(batcher.submit(clip(seconds))) for seconds in (10, 2, 3)]
+        await asyncio.gather(first, *later)
+
+    asyncio.run(queue())
+    assert engine.log == ["start 12", "end 12", "start 2 3 10", "end 2", "end 3", "end 10"]
+
+
+def test_a_clip_above_the_room_goes_alone() -> None:
+    engine = Steps(room_s=20)
+    submit_all(engine, clip(30), clip(1))
+    assert engine.log == ["start 30", "end 30", "start 1", "end 1"]
+
+
+def test_a_clip_that_nobody_waits_for_never_starts_and_leaves_if_it_has() -> None:
+    engine = Steps(room_s=20)
 
     async def give_up() -> None:
-        batcher = Batcher(recorder, max_batch_s=100, wait_s=0.0)
-        first = asyncio.create_task(batcher.submit(clip(1.0)))
-        await asyncio.sleep(0.02)
-        second, third = (asyncio.create_task(batcher.submit(clip(duration))) for duration in (2.0, 3.0))
-        await asyncio.sleep(0.02)
-        second.cancel()
-        await asyncio.gather(first, third)
+        batcher = Batcher(engine, wait_s=0.0)
+        running, stays = (asyncio.create_task(batcher.submit(clip(seconds))) for seconds in (15, 5))
+        await asyncio.sleep(0.03)
+        waiting, last = (asyncio.create_task(batcher.submit(clip(seconds))) for seconds in (7, 6))
+        await asyncio.sleep(0.01)
+        assert batcher.backlog_s == 33
+        running.cancel()
+        waiting.cancel()
+        await asyncio.gather(stays, last)
 
     asyncio.run(give_up())
-    assert recorder.batches == [[1.0], [3.0]]
+    assert engine.log == ["start 5 15", "drop 15", "start 6", "end 5", "end 6"]
 
 
 def test_one_bad_clip_does_not_fail_its_neighbours() -> None:
-    async def submit_all() -> list[Transcription | BaseException]:
-        batcher = Batcher(Recorder(), max_batch_s=100, wait_s=0.01)
-        requests = [batcher.submit(clip(1.0)), batcher.submit(clip(2.0, "poison")), batcher.submit(clip(3.0))]
-        return await asyncio.gather(*requests, return_exceptions=True)
+    clips = [clip(1), clip(2, "poison"), clip(3), clip(1, "unknown")]
+    first, second, third, fourth = submit_all(Steps(), *clips)
+    assert isinstance(first, Answer) and isinstance(third, Answer)
+    assert isinstance(second, ValueError) and isinstance(fourth, RequestError)
 
-    first, second, third = asyncio.run(submit_all())
-    assert isinstance(first, Transcription) and isinstance(third, Transcription)
-    assert isinstance(second, ValueError)
+
+def test_an_engine_that_fails_on_silence_too_is_known_to_be_broken() -> None:
+    async def fail(prompt: str) -> Exception | None:
+        batcher = Batcher(Steps(), wait_s=0.0)
+        with pytest.raises(ValueError, match="poison"):
+            await batcher.submit(clip(1, prompt))
+        return batcher.broken
+
+    assert asyncio.run(fail("poison")) is None
+    assert isinstance(asyncio.run(fail("wedged")), ValueError)
+
+
+def test_the_engine_has_one_thread_and_the_event_loop_stays_free() -> None:
+    engine = Steps(step_s=0.2)
+
+    async def count_turns() -> int:
+        batcher = Batcher(engine, wait_s=0.0)
+        answer = asyncio.create_task(batcher.submit(clip(2)))
+        turns = 0
+        while not answer.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert batcher.busy_s == 0
+        return turns
+
+    assert asyncio.run(count_turns()) > 100
+    assert len(engine.threads) == 1
+    assert threading.get_ident() not in engine.threads
+
+
+def test_a_step_that_hangs_shows() -> None:
+    async def look() -> float:
+        batcher = Batcher(Steps(step_s=0.3), wait_s=0.0)
+        answer = asyncio.create_task(batcher.submit(clip(1)))
+        await asyncio.sleep(0.2)
+        busy_s = batcher.busy_s
+        await answer
+        return busy_s
+
+    assert asyncio.run(look()) > 0
+
+
+class Batches:
+    """Answers whole batches, and remembers their durations."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+
+    def transcribe_batch(self, clips, *, languages=None, prompts=None) -> list[Transcription]:
+        self.batches.append([len(samples) / 16000 for samples in clips])
+        return [Transcription("", None, 0.0) for _ in clips if "lost" not in prompts]
+
+
+def test_what_answers_whole_batches_is_an_engine_bounded_by_padded_seconds() -> None:
+    batches = Batches()
+    engine = BatchEngine(batches, max_batch_s=20)
+
+    async def gather() -> None:
+        batcher = Batcher(engine, wait_s=0.01)
+        clips = [Clip.of(np.zeros(16000 * seconds, np.float32)) for seconds in (1, 10, 1, 30)]
+        await asyncio.gather(*map(batcher.submit, clips))
+
+    asyncio.run(gather())
+    assert batches.batches == [[1, 10], [1], [30]]  # three rows of 10 s would be 30
 
 
 def test_a_transcriber_that_loses_an_answer_is_an_error() -> None:
     async def submit() -> None:
-        batcher = Batcher(lambda clips: [], max_batch_s=100, wait_s=0.0)
-        await batcher.submit(clip(1.0))
+        await Batcher(BatchEngine(Batches(), max_batch_s=100), wait_s=0.0).submit(clip(1, "lost"))
 
     with pytest.raises(RuntimeError, match="0 of 1"):
         asyncio.run(submit())

@@ -16,7 +16,8 @@ from ray.serve.schema import ServeDeploySchema
 from caspi.errors import ModelError, RequestError, ServingError
 from caspi.inference import serving
 from serve.options import Options, parse
-from tests.serve.conftest import build_with, double, run, tone
+from tests.serve.conftest import build_with, double, run
+from tests.speech import spoken
 
 ROOT = Path(serving.__file__).parents[3]
 
@@ -27,7 +28,7 @@ def test_the_configs_are_what_serve_deploys(name: str) -> None:
     schema = ServeDeploySchema.model_validate(config)
     options = parse(schema.applications[0].args)
     timeout_s = schema.http_options.request_timeout_s
-    assert timeout_s is not None and timeout_s > options.request_timeout_s
+    assert timeout_s is not None and timeout_s > options.max_request_s
 
 
 def test_a_misspelt_argument_is_named_with_the_known_ones() -> None:
@@ -79,7 +80,7 @@ def test_a_model_that_cannot_load_ends_in_its_own_message(ray_2_cpus: None) -> N
 def test_an_endpoint_ends_with_its_block(ray_2_cpus: None) -> None:
     with run(build_with(double())) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-        assert client.audio.transcriptions.create(file=("a.flac", tone(1.0)), model="caspi").text
+        assert client.audio.transcriptions.create(file=("a.flac", spoken(1.0)), model="caspi").text
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
 
@@ -104,7 +105,7 @@ def test_sigterm_ends_it_quietly_and_leaves_no_process(toy_model: Path, tmp_path
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:"), process.communicate()
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
-        answer = client.audio.transcriptions.create(file=("a.flac", tone(1.0)), model="caspi", language="he")
+        answer = client.audio.transcriptions.create(file=("a.flac", spoken(1.0)), model="caspi", language="he")
         assert answer.usage is not None and answer.usage.model_dump()["seconds"] == 1.0
         assert descendants_with(str(tmp_path)) != []
         process.send_signal(signal.SIGTERM)

@@ -1,13 +1,16 @@
 """Encoded bytes to mono samples at one rate, recognised by content: names and extensions lie too often."""
 
-from contextlib import ExitStack
+import mmap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import soundfile
 
 from caspi.audio import ffmpeg, sndfile
-from caspi.audio.resampling import Resampler
+from caspi.audio.resampling import Gatherer, Resampler
 from caspi.audio.sniffing import Container, describe, opus_input_rate, sniff
 from caspi.audio.stream import Stream
 from caspi.audio.truncation import excess, flac_promise, missing_end
@@ -45,6 +48,17 @@ class Audio:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """An open recording."""
+
+    sample_rate: int  # Hz, of `blocks`
+    native_sample_rate: int  # Hz, before it was resampled
+    codec: str
+    promised_s: float | None  # what its header speaks of; None where it is silent
+    blocks: Iterator[np.ndarray]  # of (T,) float32, mono, nominally in [-1, 1]; taken once
+
+
 def decode(encoded: bytes, *, source: str, sample_rate: int = SAMPLE_RATE, max_duration_s: float = 10800) -> Audio:
     """Decode a whole recording to mono at `sample_rate`.
 
@@ -63,8 +77,29 @@ def decode(encoded: bytes, *, source: str, sample_rate: int = SAMPLE_RATE, max_d
         AudioTooLongError: longer than `max_duration_s`, by the header or in truth.
         AudioTooLargeError: memory does not suffice.
     """
+    with open_recording(encoded, source=source, sample_rate=sample_rate, max_duration_s=max_duration_s) as recording:
+        gathered = Gatherer(sample_rate, recording.promised_s)
+        for block in recording.blocks:
+            gathered.add(block)
+    return Audio(gathered.finish(), sample_rate, recording.native_sample_rate, recording.codec)
+
+
+@contextmanager
+def open_recording(
+    encoded: bytes | mmap.mmap, *, source: str, sample_rate: int = SAMPLE_RATE, max_duration_s: float = 10800
+) -> Iterator[Recording]:
+    """Decode a recording block by block, in memory that does not grow with its length.
+
+    What `decode` finds at once shows here as it comes: the last blocks of a bad recording raise. A file can be given
+    mapped into memory (`mmap`), which holds none of it.
+
+    Raises:
+        AudioError: as `decode`, at once or while `blocks` are taken.
+    """
     if not encoded:
         raise EmptyAudioError(f"{source}: 0 bytes; expected an audio file")
+    # A mapped file is sliced, searched and measured as bytes are, which is all that is asked of either.
+    encoded = cast(bytes, encoded)
     container = sniff(encoded)
     if container is None:
         raise AudioDecodeError(f"{source}: {describe(encoded)}; expected an audio file")
@@ -75,7 +110,12 @@ def decode(encoded: bytes, *, source: str, sample_rate: int = SAMPLE_RATE, max_d
     try:
         with ExitStack() as stack:
             stream = _open(stack, encoded, container, source, sample_rate)
-            samples = _take(stream, source, sample_rate, max_duration_s)
+            rate, promised = stream.sample_rate, stream.num_promised
+            _check_rate(rate, source)
+            promised_s = None if promised is None else promised / rate
+            _check_duration(promised_s or 0.0, source, max_duration_s)
+            blocks = _sound(stream, container, source, sample_rate, max_duration_s)
+            yield Recording(sample_rate, rate, stream.codec, promised_s, blocks)
     except MemoryError as error:  # first: FFmpeg's is an error of FFmpeg's too
         raise AudioTooLargeError(f"{source}: {container.words} that does not fit in memory") from error
     except soundfile.LibsndfileError as error:
@@ -84,12 +124,6 @@ def decode(encoded: bytes, *, source: str, sample_rate: int = SAMPLE_RATE, max_d
         raise _damaged(source, container, encoded, error.error_string) from error
     except ffmpeg.Error as error:
         raise _damaged(source, container, encoded, error.strerror or str(error)) from error
-    if not len(samples):
-        raise EmptyAudioError(f"{source}: {container.words} with no samples, or less than one at {sample_rate} Hz")
-    # NaN and infinity reach the end through every filter, and there are fewest samples here.
-    if not np.isfinite(samples).all():
-        raise InvalidSamplesError(f"{source}: {container.words} with samples that are NaN or infinite")
-    return Audio(samples, sample_rate, stream.sample_rate, stream.codec)
 
 
 def _open(stack: ExitStack, encoded: bytes, container: Container, source: str, sample_rate: int) -> Stream:
@@ -116,24 +150,38 @@ def _is_for_ffmpeg(encoded: bytes, container: Container, sample_rate: int) -> bo
     return container.name in ("mp4", "matroska", "adts", "amr", "asf")
 
 
-def _take(stream: Stream, source: str, sample_rate: int, max_duration_s: float) -> np.ndarray:
-    """All samples at `sample_rate`, if they are as many as promised and not too many."""
-    rate, promised = stream.sample_rate, stream.num_promised
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        expected = f"expected {_LOWEST_RATE:,} to {_HIGHEST_RATE:,}"
-        raise AudioDecodeError(f"{source}: a sample rate of {rate:,} Hz; {expected}: the header is damaged")
-    if promised is not None:
-        _check_duration(promised / rate, source, max_duration_s)
-    resampler = Resampler(rate, sample_rate, promised)
+def _sound(
+    stream: Stream, container: Container, source: str, sample_rate: int, max_duration_s: float
+) -> Iterator[np.ndarray]:
+    """All samples at `sample_rate`, if they are numbers, some at all, as many as promised and not too many."""
+    num_samples = 0
+    for block in _resampled(stream, source, sample_rate, max_duration_s):
+        # NaN and infinity reach the end through every filter, and there are fewest samples here.
+        if not np.isfinite(block).all():
+            raise InvalidSamplesError(f"{source}: {container.words} with samples that are NaN or infinite")
+        num_samples += len(block)
+        yield block
+    if not num_samples:
+        raise EmptyAudioError(f"{source}: {container.words} with no samples, or less than one at {sample_rate} Hz")
+
+
+def _resampled(stream: Stream, source: str, sample_rate: int, max_duration_s: float) -> Iterator[np.ndarray]:
+    resampler = Resampler(stream.sample_rate, sample_rate)
     num_taken = 0
     for block in stream.blocks:
         num_taken += len(block)
         # A header can lie in both directions, so the bound is checked against what really came too.
-        _check_duration(num_taken / rate, source, max_duration_s)
-        resampler.add(block)
-    if promised is not None and num_taken:
-        _check_promise(num_taken, promised, stream, source)
-    return resampler.finish()
+        _check_duration(num_taken / stream.sample_rate, source, max_duration_s)
+        yield resampler.resample(block)
+    if stream.num_promised is not None and num_taken:
+        _check_promise(num_taken, stream.num_promised, stream, source)
+    yield resampler.finish()
+
+
+def _check_rate(rate: int, source: str) -> None:
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        expected = f"expected {_LOWEST_RATE:,} to {_HIGHEST_RATE:,}"
+        raise AudioDecodeError(f"{source}: a sample rate of {rate:,} Hz; {expected}: the header is damaged")
 
 
 def _check_duration(duration_s: float, source: str, max_duration_s: float) -> None:

@@ -1,6 +1,5 @@
 """Decoding by libsndfile: the fastest reader of WAV and its kin, FLAC and MP3 (tests/benchmarks/decoders.py)."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import numpy as np
 import soundfile
 
 from caspi.audio.sniffing import Container
-from caspi.audio.stream import BLOCK_VALUES, Stream, mix
+from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 
 # libsndfile's frame count for a FLAC stream that does not say its length.
 _UNKNOWN_LENGTH = 2**62
@@ -24,7 +23,7 @@ def open_stream(encoded: bytes, container: Container) -> Iterator[Stream]:
     Raises:
         soundfile.LibsndfileError: it cannot, at once or while `blocks` are taken.
     """
-    with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+    with soundfile.SoundFile(as_file(encoded)) as file:
         promised = _num_promised(file, encoded)
         tolerance = int(_MP3_TOLERANCE_S * file.samplerate) if file.format == "MP3" else 0
         codec = container.codec or container.name

@@ -80,7 +80,7 @@ def sniff(encoded: bytes) -> Container | None:
 def describe(encoded: bytes) -> str:
     """What the bytes are, in words, when `sniff` did not know them."""
     for start, words in _STRANGERS:
-        if encoded.startswith(start):
+        if encoded[: len(start)] == start:
             return words
     head = encoded[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if head[:1] == b"<":

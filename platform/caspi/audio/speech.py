@@ -23,7 +23,7 @@ _MIN_SILENCE = SAMPLE_RATE * 100 // 1000
 _PAD = SAMPLE_RATE * 30 // 1000
 
 # What the model was trained on: frames of 32 ms, each with the end of the frame before it.
-_FRAME, _CONTEXT = 512, 64
+FRAME, _CONTEXT = 512, 64
 _FRAMES_AT_ONCE = 128
 _STATE_SHAPE = (1, 1, 128)
 
@@ -50,7 +50,7 @@ def _stretches(probabilities: np.ndarray, num_samples: int) -> Iterator[tuple[in
     """Speech begins at one threshold and ends below a lower one, for longer than a short pause. In samples."""
     start, quiet_since = None, None
     for number, probability in enumerate(probabilities.tolist()):
-        place = number * _FRAME
+        place = number * FRAME
         if probability >= _BEGINS_AT:
             start, quiet_since = (place if start is None else start), None
         elif probability < _ENDS_BELOW and start is not None:
@@ -65,21 +65,39 @@ def _stretches(probabilities: np.ndarray, num_samples: int) -> Iterator[tuple[in
 
 def _probabilities(samples: np.ndarray) -> np.ndarray:
     """(num_samples,) -> (F,): how likely each frame holds speech. The last frame is filled up with zeros."""
-    num_frames = -(-len(samples) // _FRAME)
-    padded = np.zeros(_CONTEXT + num_frames * _FRAME, np.float32)
-    padded[_CONTEXT : _CONTEXT + len(samples)] = samples
-    hidden = cell = np.zeros(_STATE_SHAPE, np.float32)
-    found = [np.zeros(0, np.float32)]
-    for first in range(0, num_frames, _FRAMES_AT_ONCE):
-        block = _frames(padded[first * _FRAME : (first + _FRAMES_AT_ONCE) * _FRAME + _CONTEXT])
-        values, hidden, cell = _session().run(["speech_probs", "hn", "cn"], {"input": block, "h": hidden, "c": cell})
-        found.append(np.asarray(values).reshape(-1))
-    return np.concatenate(found)
+    detector = Detector()
+    return np.concatenate([detector.add(samples), detector.finish()])
+
+
+class Detector:
+    """How likely each frame of `FRAME` samples holds speech, of a recording that comes block by block."""
+
+    def __init__(self) -> None:
+        self._hidden = self._cell = np.zeros(_STATE_SHAPE, np.float32)
+        self._kept = np.zeros(_CONTEXT, np.float32)  # the end of the last frame, and what is no whole frame yet
+
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """(T,) float in [-1, 1] -> (F,): of the frames that are whole by now."""
+        kept = np.concatenate([self._kept, samples], dtype=np.float32)
+        num_frames = (len(kept) - _CONTEXT) // FRAME
+        found = [np.zeros(0, np.float32)]
+        for first in range(0, num_frames, _FRAMES_AT_ONCE):
+            last = min(first + _FRAMES_AT_ONCE, num_frames)
+            state = {"h": self._hidden, "c": self._cell}
+            frames = _frames(kept[first * FRAME : last * FRAME + _CONTEXT])
+            values, self._hidden, self._cell = _session().run(["speech_probs", "hn", "cn"], {"input": frames, **state})
+            found.append(np.asarray(values).reshape(-1))
+        self._kept = kept[num_frames * FRAME :].copy()
+        return np.concatenate(found)
+
+    def finish(self) -> np.ndarray:
+        """Of the last frame, filled up with zeros; empty where the recording ended with a whole one."""
+        return self.add(np.zeros(-(len(self._kept) - _CONTEXT) % FRAME, np.float32))
 
 
 def _frames(padded: np.ndarray) -> np.ndarray:
     """(context + F * frame,) -> (F, context + frame): each frame begins with the end of the one before it."""
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _CONTEXT + _FRAME)[::_FRAME]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _CONTEXT + FRAME)[::FRAME]
     return np.ascontiguousarray(windows)
 
 

@@ -1,7 +1,10 @@
 """A recording while it is decoded, whichever library does it."""
 
+import io
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -18,6 +21,14 @@ class Stream:
     num_promised: int | None  # samples per channel that the header speaks of; None where it is silent
     tolerance: int  # how many samples that promise may be off in a healthy file
     blocks: Iterator[np.ndarray]  # of (T,) float32, channels averaged
+
+
+def as_file(encoded: bytes | mmap.mmap) -> BinaryIO:
+    """The bytes as decoders want them, without a copy: a mapped file is read where it lies."""
+    if isinstance(encoded, mmap.mmap):
+        encoded.seek(0)  # one decoder may have tried before another
+        return cast(BinaryIO, encoded)
+    return io.BytesIO(encoded)
 
 
 def mix(columns: Sequence[np.ndarray] | np.ndarray, scale: float = 1.0) -> np.ndarray:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from caspi import audio, text
-from caspi.errors import RequestError
+from caspi.inference import long_form
+from caspi.inference.long_form import Transcript
 from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, load, log_mel, num_audio_tokens
 from caspi.recipe.sections import Inference
 
 # The head `language Hebrew<asr_text>` and the end of turn, which no rate of speech accounts for.
-_EXTRA_TOKENS = 16
+EXTRA_TOKENS = 16
 
 
 class Transcriber:
@@ -48,8 +49,10 @@ class Transcriber:
 
     def transcribe(
         self, recording: str | Path | bytes | np.ndarray, *, language: str | None = None, prompt: str | None = None
-    ) -> Transcription:
-        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples.
+    ) -> Transcript:
+        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples, of any length.
+
+        What holds no speech does not reach the model; see `long_form`.
 
         Args:
             language: ISO 639 code or English name. None lets the model say which it hears.
@@ -59,8 +62,8 @@ class Transcriber:
             AudioError: the recording cannot be used.
             RequestError: the file is not there, or the language is unknown.
         """
-        samples = recording if isinstance(recording, np.ndarray) else _read(recording).samples
-        return self.transcribe_batch([samples], languages=[language], prompts=[prompt or ""])[0]
+        source = Path(recording) if isinstance(recording, str) else recording
+        return long_form.transcribe(self, source, language=language, prompt=prompt or "")
 
     def transcribe_batch(
         self,
@@ -105,7 +108,7 @@ class Transcriber:
             **inputs,
             input_features=features.values.to(model.dtype),
             input_features_mask=features.mask,
-            max_new_tokens=_EXTRA_TOKENS + math.ceil(longest_s * self._limits.max_tokens_per_s),
+            max_new_tokens=EXTRA_TOKENS + math.ceil(longest_s * self._limits.max_tokens_per_s),
             do_sample=False,
         )
         answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
@@ -125,16 +128,6 @@ def batches_by_length(lengths: Sequence[int], *, max_samples: int) -> Iterator[l
         batch.append(position)
     if batch:
         yield batch
-
-
-def _read(recording: str | Path | bytes) -> audio.Audio:
-    if isinstance(recording, bytes):
-        return audio.decode(recording, source="bytes")
-    try:
-        encoded = Path(recording).read_bytes()
-    except OSError as error:
-        raise RequestError(f"{recording}: cannot be read: {error.strerror}") from error
-    return audio.decode(encoded, source=str(recording))
 
 
 def _pad_left(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Any]:

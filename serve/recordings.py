@@ -1,0 +1,167 @@
+"""A whole recording through the model: its pieces to all replicas at once, their answers joined in order.
+
+An ingress process holds no more than a window of pieces of each recording, whatever its length:
+`max_pieces_in_flight` and three more, 2 MB each, beside the decoder's blocks of a few MB.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from caspi import audio
+from caspi.inference.cutting import Piece
+from caspi.inference.engine import Clip
+from caspi.inference.long_form import Joiner, Segment, Transcript, cut
+from caspi.inference.transcription import Transcription
+from serve import logs
+from serve.backend import Backend
+from serve.deadline import by_deadline
+from serve.errors import ApiError
+from serve.options import Options
+from serve.schemas import Fields
+
+OnSegment = Callable[[Segment], Awaitable[None] | None]
+
+# Decoding and finding speech give the GIL away. Few at a time leave it, and the CPUs, to the event loop.
+NUM_DECODE_THREADS = 4
+_decoders = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="decode")
+
+# Pieces that a thread cuts before it comes back: quiet, speech and quiet, which most short recordings are.
+_PIECES_AT_ONCE = 3
+
+# How long a piece waits that found every queue full. Its recording was let in, and is not given up for that.
+_FULL_WAIT_S = 0.5
+
+# The first piece of a recording goes to the model at once. What follows shares this much room with all other recordings
+# of the process, so that a few long ones never fill the queues that short ones need.
+_rooms: WeakKeyDictionary[Backend, asyncio.Semaphore] = WeakKeyDictionary()
+_LONG_FORM_SHARE = 0.5  # of `max_in_flight`
+
+
+async def transcribe_recording(
+    backend: Backend,
+    source: Path | bytes,
+    fields: Fields,
+    *,
+    name: str,
+    options: Options,
+    deadline: float,
+    on_segment: OnSegment | None = None,
+) -> Transcript:
+    """The transcript of encoded audio, a file of it or its bytes.
+
+    Args:
+        name: of the recording, for messages.
+        deadline: of a recording without length, `time.monotonic`; its length extends it, see `Options.min_rtfx`.
+        on_segment: is given each segment in the recording's order, as soon as it and all before it are there.
+
+    Raises:
+        AudioError: the recording cannot be used. Segments may have come before.
+        ApiError: as `Backend.transcribe`.
+    """
+    joiner = Joiner()
+    asked: asyncio.Queue[_Asked | None] = asyncio.Queue()
+    pieces = _pieces(source, fields, name=name, options=options, deadline=deadline)
+    caller = _Caller(backend, fields, options, deadline)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_ask(pieces, caller, asked, tasks))
+            while (next_one := await asked.get()) is not None:
+                piece, answer = next_one
+                segment = joiner.add(piece, await answer if answer is not None else None)
+                if answer is not None:
+                    caller.window.release()
+                if segment is not None and on_segment is not None and (waiting := on_segment(segment)) is not None:
+                    await waiting
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the others are of pieces that nobody needs any more
+    return joiner.finish()
+
+
+_Asked = tuple[Piece, asyncio.Task[Transcription] | None]
+
+
+async def _ask(
+    pieces: AsyncGenerator[Piece, None],
+    caller: "_Caller",
+    asked: asyncio.Queue[_Asked | None],
+    tasks: asyncio.TaskGroup,
+) -> None:
+    """Send each piece with speech to the model, as far as the window is open."""
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            if piece.samples is not None:
+                await caller.window.acquire()
+            asked.put_nowait((piece, None if piece.samples is None else tasks.create_task(caller.call(piece))))
+    asked.put_nowait(None)
+
+
+class _Caller:
+    """Asks the model about the pieces of one recording."""
+
+    def __init__(self, backend: Backend, fields: Fields, options: Options, deadline: float) -> None:
+        self._backend = backend
+        self._fields = fields
+        self._options = options
+        self._deadline = deadline
+        self._num_called = 0
+        self.window = asyncio.Semaphore(options.max_pieces_in_flight)
+        """Pieces that may be cut and not yet joined."""
+
+    async def call(self, piece: Piece) -> Transcription:
+        """The piece's transcription, by the deadline that a recording of that length has."""
+        self._num_called += 1
+        assert piece.samples is not None, "called for speech only"
+        clip = Clip(piece.samples, piece.duration_s, self._fields.language, self._fields.prompt, self._fields.log_probs)
+        deadline = _extended(self._deadline, piece, self._options)
+        if self._num_called == 1:
+            return await self._backend.transcribe(clip, deadline=deadline)
+        async with self._room():
+            while True:
+                try:
+                    return await self._backend.transcribe(clip, deadline=deadline)
+                except ApiError as error:
+                    if error.status_code != 429 or time.monotonic() + _FULL_WAIT_S > deadline:
+                        raise
+                await asyncio.sleep(_FULL_WAIT_S)
+
+    def _room(self) -> asyncio.Semaphore:
+        num = max(1, int(_LONG_FORM_SHARE * self._options.max_in_flight))
+        return _rooms.setdefault(self._backend, asyncio.Semaphore(num))
+
+
+async def _pieces(
+    source: Path | bytes, fields: Fields, *, name: str, options: Options, deadline: float
+) -> AsyncGenerator[Piece, None]:
+    """The recording's pieces, decoded in threads and only as fast as they are taken."""
+    pieces = cut(source, cutting=fields.cutting, name=name, max_duration_s=options.max_audio_s)
+    step: Future[list[Piece]] | None = None
+    by = deadline
+    try:
+        while step is None or len(step.result()) == _PIECES_AT_ONCE:
+            step = _decoders.submit(_take, pieces)
+            with logs.current().timing_decode():
+                taken = await by_deadline(asyncio.wrap_future(step), by)
+            for piece in taken:
+                by = _extended(deadline, piece, options)
+                yield piece
+    finally:
+        # What the pieces are read from is closed where nobody reads: the thread may be in the middle of it.
+        if step is None or step.cancel() or step.done():
+            pieces.close()
+        else:
+            step.add_done_callback(lambda _: pieces.close())
+
+
+def _take(pieces: Iterator[Piece]) -> list[Piece]:
+    return list(islice(pieces, _PIECES_AT_ONCE))
+
+
+def _extended(deadline: float, piece: Piece, options: Options) -> float:
+    """The deadline of a recording that is as long as from its start to the piece's end."""
+    return deadline + piece.end / audio.SAMPLE_RATE / options.min_rtfx
