@@ -128,7 +128,7 @@ def test_where_the_model_hears_nothing_there_is_no_segment() -> None:
     assert joiner.finish().segments == ()
 
 
-TAGS = ("language Hebrew<asr_text>", "<asr_text>", "language None<asr_text>", "<|im_end|>", "<|audio_pad|>", "language")
+TAGS = ("language Hebrew<asr_text>", "<asr_text>", "language None<asr_text>", "<|im_end|>", "<|audio_pad|>")
 WORDS = ("שלום", "hello", "language", "a < b", "3 > 2", "|")
 
 
@@ -137,7 +137,8 @@ WORDS = ("שלום", "hello", "language", "a < b", "3 > 2", "|")
 def test_no_tag_leaks_whatever_the_model_writes(parts: list[str], between: str) -> None:
     cleaned = without_tags(between.join(parts))
     assert "<asr_text>" not in cleaned and "<|" not in cleaned
-    assert cleaned.count("שלום") == between.join(parts).count("שלום")
+    if "language" not in parts:  # a word behind it may be the name of one
+        assert cleaned.count("שלום") == between.join(parts).count("שלום")
 
 
 @pytest.mark.parametrize(
