@@ -23,7 +23,7 @@ _SHORT_SHARE = 0.4  # of the threshold
 # What a piece holds of the quiet behind its speech. The detector lags, so it is sure of the end a little late anyway.
 _TAIL_S = 0.2
 
-# Quiet at the recording's edges that is not worth leaving out: a recording of one utterance is heard whole, as models are
+# Quiet at the edges that is not worth leaving out: a recording of one utterance is heard whole, as models are
 # trained and evaluated.
 _EDGE_S = 1.0
 
