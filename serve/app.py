@@ -16,7 +16,7 @@ import ray.serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from caspi import settings
-from serve.gate import hash_key
+from caspi.inference.api_keys import check_chosen, hash_key
 from serve.ingress import Ingress
 from serve.model import Load, TranscriptionModel, load_engine
 from serve.options import Autoscaling, Options, parse
@@ -33,11 +33,10 @@ MIN_CLIPS = 16
 def build(args: Mapping[str, Any]) -> ray.serve.Application:
     """The application, as `serve run serve.app:build key=value` and `config.yaml` ask for it.
 
-    API keys are read here, from `CASPI_API_KEYS`, and only their hashes go to the replicas. Aliases of models become
-    versions here.
+    Aliases of models become versions here.
 
     Raises:
-        RequestError: an argument is unknown, missing or wrong.
+        RequestError: an argument is unknown, missing or wrong, or an API key is too short.
         ModelError, TrackingError: MLflow has no such model, or does not answer.
     """
     options = parse(args)
@@ -45,8 +44,14 @@ def build(args: Mapping[str, Any]) -> ray.serve.Application:
 
 
 def assemble(options: Options, load: Load) -> ray.serve.Application:
-    """The deployments, bound."""
-    key_hashes = sorted(hash_key(key) for key in settings.read().api_keys)
+    """The deployments, bound.
+
+    API keys are read here, from `CASPI_API_KEYS`, and only their hashes go to the replicas.
+    """
+    api_keys = settings.read().api_keys
+    check_chosen(api_keys)
+    options = options.with_defaults(settings.read())
+    key_hashes = sorted(map(hash_key, api_keys))
     model = _model(options, "TranscriptionModel", options.model, **_copies(options))
     followed = options.model if options.follow_s else ""
     arguments = [model.bind(load, options, followed), options, key_hashes]

@@ -10,8 +10,7 @@ own copy of the hashes and tells a new board, so its death costs a few seconds o
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -34,28 +33,37 @@ TIMEOUT_S = 10.0
 
 
 class Expiring:
-    """Keys that are forgotten after a while, and the oldest as well when there are too many."""
+    """Keys that are forgotten after a while, and the oldest as well when there are too many. Times are Unix times."""
 
     def __init__(self, after_s: float, *, at_most: int) -> None:
         self._after_s = after_s
         self._at_most = at_most
-        self._values: OrderedDict[str, tuple[float, Any]] = OrderedDict()
+        self._values: dict[str, tuple[float, Any]] = {}
 
-    def put(self, key: str, value: Any = None) -> None:
-        self._values[key] = (time.monotonic(), value)
-        self._values.move_to_end(key)
+    def put(self, key: str, value: Any = None, *, since: float | None = None) -> None:
+        """`since`: when it began, if not now."""
+        self._values[key] = (time.time() if since is None else since, value)
         while len(self._values) > self._at_most:
-            self._values.popitem(last=False)
+            del self._values[min(self._values, key=lambda known: self._values[known][0])]
 
     def discard(self, key: str) -> None:
         self._values.pop(key, None)
 
-    def items(self) -> Mapping[str, Any]:
+    def items(self) -> dict[str, Any]:
         """What is not forgotten yet."""
-        oldest = time.monotonic() - self._after_s
-        while self._values and next(iter(self._values.values()))[0] < oldest:
-            self._values.popitem(last=False)
+        oldest = time.time() - self._after_s
+        self._values = {key: kept for key, kept in self._values.items() if kept[0] > oldest}
         return {key: value for key, (_, value) in self._values.items()}
+
+    def times(self) -> dict[str, float]:
+        """When each began."""
+        return {key: self._values[key][0] for key in self.items()}
+
+    def learn(self, times: Mapping[str, float]) -> None:
+        """Add what others know, which is forgotten when they forget it."""
+        for key, since in times.items():
+            if key not in self._values:
+                self.put(key, since=since)
 
     def __contains__(self, key: str) -> bool:
         return key in self.items()
@@ -106,12 +114,10 @@ class Board:
         """None unless a replica began on this attempt and did not end; else how many died lately beside these."""
         return len(set(self._deaths.items()) - set(actors)) if attempt in self._suspects else None
 
-    async def share_poison(self, known: Iterable[str]) -> list[str]:
-        """Add these hashes; returns all of them."""
-        for key in known:
-            if key not in self._poison:
-                self._poison.put(key)
-        return list(self._poison.items())
+    async def share_poison(self, known: Mapping[str, float]) -> dict[str, float]:
+        """Add these hashes and the times when they were found; returns all of them."""
+        self._poison.learn(known)
+        return self._poison.times()
 
 
 class BoardClient:

@@ -41,6 +41,10 @@ class Quarantine:
         if self._poison.items() and _hash(clip) in self._poison:
             raise _poisoned()
 
+    def open_trial(self) -> "Trial":
+        """For a clip that goes to a model now."""
+        return Trial(self._board)
+
     async def convict(self, clip: Clip) -> ApiError:
         """Remember it. Returns the refusal."""
         self._poison.put(_hash(clip))
@@ -49,9 +53,7 @@ class Quarantine:
 
     async def share(self) -> None:
         """Tell the board what is known here, and learn what the others know."""
-        for key in await self._board.ask("share_poison", list(self._poison.items())) or ():
-            if key not in self._poison:
-                self._poison.put(key)
+        self._poison.learn(await self._board.ask("share_poison", self._poison.times()) or {})
 
     async def keep_sharing(self) -> None:
         """Until cancelled."""
@@ -92,13 +94,11 @@ class ModelCaller:
         self,
         handle: DeploymentHandle,
         *,
-        board: BoardClient,
         quarantine: Quarantine,
         metrics: Metrics,
         retry_after_s: int,
     ) -> None:
         self._handle = handle
-        self._board = board
         self._quarantine = quarantine
         self._metrics = metrics
         self._retry_after_s = retry_after_s
@@ -112,7 +112,7 @@ class ModelCaller:
             CaspiError: what the model says about the request.
         """
         self._quarantine.check(clip)
-        trial = Trial(self._board)
+        trial = self._quarantine.open_trial()
         for num_retries in range(MAX_ATTEMPTS):
             try:
                 version, answer = await self._call(clip, trial.attempt, deadline)

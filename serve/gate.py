@@ -1,117 +1,133 @@
 """In front of /v1: who may come in, how many at once, and how much they may bring. Decided before a body is read."""
 
-import asyncio
-import hashlib
-import hmac
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve import body
+from serve.browsers import check_page
 from serve.errors import ApiError
+from serve.keys import Keyring
+from serve.limits import Allowance, Allowances
 from serve.metrics import Metrics
 from serve.options import Options
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
+JOBS = "/v1/audio/transcriptions/jobs"
 
 
-def hash_key(key: str) -> str:
-    """API keys travel and rest as this; the key itself is only in the environment that it came from."""
-    return hashlib.sha256(key.encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. In `request.state.caller`."""
+
+    name: str
+    """The key's name; `anonymous` where no key is needed."""
+
+    allowance: Allowance | None = None
+
+    def charge_audio(self, seconds: float) -> None:
+        """Count audio that was transcribed against the key's limit, if it has one."""
+        if self.allowance is not None:
+            self.allowance.charge_audio(seconds)
 
 
 class Gate:
-    """ASGI middleware. Leaves the request's deadline (`time.monotonic`) in `request.state.deadline`."""
+    """ASGI middleware. Leaves `deadline` (`time.monotonic`) and `caller` in `request.state`."""
 
-    def __init__(self, app: ASGIApp, *, options: Options, key_hashes: Collection[str], metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, options: Options, keyring: Keyring, metrics: Metrics, is_public: bool = False
+    ) -> None:
         self._app = app
         self._options = options
-        self._key_hashes = key_hashes
+        self._keyring = keyring
         self._metrics = metrics
-        self._num_in_flight = 0
+        self._guarded = ("/v1/", "/metrics") if is_public else ("/v1/",)
+        self._allowances = Allowances(num_processes=options.ingress_replicas)
+        self._in_flight = {TRANSCRIPTIONS: 0, JOBS: 0}
+        self._max_in_flight = {TRANSCRIPTIONS: options.max_in_flight, JOBS: options.max_job_uploads}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(self._guarded):
             return await self._app(scope, receive, send)
+        try:
+            caller = self._admit(Headers(scope=scope))
+        except ApiError as refusal:
+            if scope["type"] == "websocket":
+                return await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
+            return await refusal.response()(scope, receive, self._counting(scope, send))
+        scope.setdefault("state", {})["caller"] = caller
+        if scope["type"] == "websocket" or scope["method"] != "POST" or scope["path"] not in (TRANSCRIPTIONS, JOBS):
+            return await self._app(scope, receive, self._counting(scope, send))
+        await self._take(scope, receive, self._counting(scope, send), caller)
 
+    def _admit(self, headers: Headers) -> Caller:
+        key = self._keyring.authenticate(headers)
+        if key is None:
+            check_page(headers, self._options)
+            return Caller("anonymous")
+        return Caller(key.name, self._allowances.of(key))
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
+        """A request that brings a recording."""
+        bounds = self._bounds(scope["path"])
+        scope["state"]["deadline"] = bounds.deadline
+        send = body.bounded_send(send, bounds)
+        if caller.allowance is not None:
+            send = _telling(send, caller.allowance)
+        try:
+            body.check_headers(Headers(scope=scope), bounds)
+            async with self._room(scope["path"], caller):
+                await self._app(scope, body.bounded_receive(receive, bounds), send)
+        except ApiError as refusal:  # the application's own are answered there
+            await refusal.response()(scope, receive, send)
+
+    def _bounds(self, path: str) -> body.Bounds:
+        options = self._options
+        max_mb, timeout_s = options.max_upload_mb, options.request_timeout_s
+        if path == JOBS:
+            max_mb, timeout_s = options.max_job_upload_mb, options.job_upload_timeout_s
+        return body.Bounds(max_mb * 2**20, time.monotonic() + timeout_s, options.idle_timeout_s)
+
+    @asynccontextmanager
+    async def _room(self, path: str, caller: Caller) -> AsyncIterator[None]:
+        if self._in_flight[path] >= self._max_in_flight[path]:
+            what = "transcriptions are in progress" if path == TRANSCRIPTIONS else "recordings for jobs are coming in"
+            message = f"{self._in_flight[path]} {what}, which is all this server takes at once."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=self._options.retry_after_s)
+        with caller.allowance.request() if caller.allowance else nullcontext():
+            self._count_in_flight(path, +1)
+            try:
+                yield
+            finally:
+                self._count_in_flight(path, -1)
+
+    def _count_in_flight(self, path: str, change: int) -> None:
+        self._in_flight[path] += change
+        self._metrics.in_flight.set(self._in_flight[TRANSCRIPTIONS])
+
+    def _counting(self, scope: Scope, send: Send) -> Send:
+        """`send` that counts the answer, by known paths alone: what strangers type would make series without end."""
         started = time.monotonic()
-        path = TRANSCRIPTIONS if scope["path"] == TRANSCRIPTIONS else "/v1/*"
+        path = scope["path"] if scope["path"] in (TRANSCRIPTIONS, JOBS) else "/v1/*"
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.count_request(path, message["status"], time.monotonic() - started)
             await send(message)
 
-        try:
-            self._authenticate(Headers(scope=scope))
-            if path == TRANSCRIPTIONS and scope["method"] == "POST":
-                self._check_body(Headers(scope=scope))
-                self._check_room()
-        except ApiError as refusal:
-            return await refusal.response()(scope, receive, send_and_count)
-        if path != TRANSCRIPTIONS:
-            return await self._app(scope, receive, send_and_count)
+        return send_and_count
 
-        deadline = started + self._options.request_timeout_s
-        scope.setdefault("state", {})["deadline"] = deadline
-        self._count_in_flight(+1)
-        try:
-            await self._app(scope, self._bounded(receive, deadline), send_and_count)
-        finally:
-            self._count_in_flight(-1)
 
-    def _authenticate(self, headers: Headers) -> None:
-        if not self._key_hashes:
-            return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
-            raise ApiError(401, "No API key: send `Authorization: Bearer KEY`.", code="missing_api_key")
-        given = hash_key(key.strip())
-        # Every key is compared, each in constant time, so that timing tells nothing about any of them.
-        if not any([hmac.compare_digest(given, known) for known in self._key_hashes]):
-            raise ApiError(401, "Incorrect API key.", code="invalid_api_key")
+def _telling(send: Send, allowance: Allowance) -> Send:
+    """`send` that tells what is left of the key's limits."""
 
-    def _check_body(self, headers: Headers) -> None:
-        content_type = headers.get("content-type", "")
-        if not content_type.startswith("multipart/form-data"):
-            found = content_type or "nothing"
-            raise ApiError(415, f"Content-Type is {found}; send multipart/form-data.", code="unsupported_media_type")
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._options.max_upload_bytes:
-            raise self._too_large()
+    async def send_and_tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(allowance.headers())
+        await send(message)
 
-    def _check_room(self) -> None:
-        if self._num_in_flight >= self._options.max_in_flight:
-            message = f"{self._num_in_flight} transcriptions are in progress, which is all this server takes at once."
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=self._options.retry_after_s)
-
-    def _bounded(self, receive: Receive, deadline: float) -> Receive:
-        """`receive` for a body that may be neither too large, whatever its headers said, nor too slow."""
-        num_bytes = 0
-        is_complete = False
-
-        async def receive_body() -> Message:
-            nonlocal num_bytes, is_complete
-            if is_complete:  # what follows is the wait for a disconnect, which has no deadline
-                return await receive()
-            try:
-                async with asyncio.timeout(max(0, deadline - time.monotonic())):
-                    message = await receive()
-            except TimeoutError:
-                raise ApiError(408, "The upload did not arrive in time.", param="file", code="upload_timeout") from None
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._options.max_upload_bytes:
-                raise self._too_large()
-            is_complete = not message.get("more_body", False)
-            return message
-
-        return receive_body
-
-    def _too_large(self) -> ApiError:
-        message = f"The upload is larger than {self._options.max_upload_mb} MiB, which is the limit here."
-        return ApiError(413, message, param="file", code="file_too_large")
-
-    def _count_in_flight(self, change: int) -> None:
-        self._num_in_flight += change
-        self._metrics.in_flight.set(self._num_in_flight)
+    return send_and_tell

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
+from caspi.inference.exposure import check_exposure, is_loopback
 from caspi.inference.transcription import Transcription
 from serve import logs
 from serve.api import http_app
@@ -51,7 +52,6 @@ class Ingress:
         self._callers = [
             ModelCaller(
                 handle,
-                board=self._board,
                 quarantine=self._quarantine,
                 metrics=self._metrics,
                 retry_after_s=options.retry_after_s,
@@ -61,6 +61,11 @@ class Ingress:
         self._states: list[State] = []
         self._last_probe = self._last_answer = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
+        # Here, and not only where `caspi serve` starts: `serve deploy` says the address to Serve alone.
+        host = ray.serve.context._get_global_client().http_config.host or "0.0.0.0"
+        has_keys = bool(key_hashes or options.api_keys_file)
+        check_exposure(host, has_keys=has_keys, allow_anonymous=options.allow_anonymous)
+        self._is_public = not is_loopback(host)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Serve runs for HTTP, built in the replica: it never has to be pickled."""
@@ -69,7 +74,14 @@ class Ingress:
             asyncio.create_task(self._quarantine.keep_sharing()),
         ]
         page = Path(__file__).with_name("web").joinpath("index.html").read_text(encoding="utf-8")
-        return http_app(self, options=self._options, key_hashes=self._key_hashes, page=page, metrics=self._metrics)
+        return http_app(
+            self,
+            options=self._options,
+            key_hashes=self._key_hashes,
+            page=page,
+            metrics=self._metrics,
+            is_public=self._is_public,
+        )
 
     async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
         """The clip's transcription, whatever happens to the replicas meanwhile.

@@ -1,11 +1,13 @@
 """What the endpoint can be told: by `config.yaml`, `serve run serve.app:build key=value` or `caspi serve`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from caspi.errors import RequestError
+from caspi.settings import Settings
 
 
 class Canary(BaseModel):
@@ -136,7 +138,68 @@ class Options(BaseModel):
     min_rtfx: float = Field(5.0, gt=0)
     """What a recording's length adds to its deadline: `request_timeout_s` and its duration divided by this."""
 
-    # --- both
+    # --- who may come in
+
+    api_keys_file: Path | None = None
+    """Keys and their limits, as `caspi keys add` writes them; read again when it changes, with no restart. On every
+    node under this path. Default: `CASPI_API_KEYS_FILE`."""
+
+    allow_anonymous: bool = False
+    """Serve without keys although the address is open to the network, because something in front asks for them."""
+
+    trusted_hosts: tuple[str, ...] = ()
+    """Host names, besides addresses and names without a dot, by which an endpoint without keys may be called."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as `https://app.example.org`, whose web pages may call the endpoint. Default: only our own page."""
+
+    idle_timeout_s: float = Field(20.0, gt=0)
+    """Longest pause within an upload, and longest time that a client may take to accept a part of the answer."""
+
+    # --- asynchronous work
+
+    jobs_url: str | None = None
+    """Where jobs are kept: `postgresql+psycopg://USER:PASSWORD@HOST/NAME`, or `sqlite:////PATH/jobs.db` for one node.
+    Default: `CASPI_JOBS_URL`, else SQLite in `jobs_folder`."""
+
+    jobs_folder: str | None = None
+    """Where recordings wait: a folder that every ingress process sees, or a URL. Default: `CASPI_HOME/jobs`."""
+
+    max_job_upload_mb: int = Field(1024, ge=1)
+    """Larger recordings for jobs are answered 413. Three hours of WAV at 48 kHz in stereo are 2 GB, of MP3 170 MB."""
+
+    max_job_audio_s: float = Field(10800.0, gt=0)
+    """Longer recordings make the job fail."""
+
+    job_upload_timeout_s: float = Field(900.0, gt=0)
+    """Deadline of an upload for a job."""
+
+    max_job_uploads: int = Field(4, ge=1)
+    """Recordings for jobs that one ingress process receives at once; each may need `max_job_upload_mb` of /tmp."""
+
+    jobs_at_once: int = Field(1, ge=1)
+    """Jobs that one ingress process works on at once. Few, because requests that somebody waits for come first."""
+
+    max_jobs: int = Field(1000, ge=1)
+    """Jobs that may wait or run. The next is answered 429."""
+
+    max_jobs_per_key: int = Field(100, ge=1)
+    """The same for the jobs of one caller."""
+
+    job_window_s: float = Field(86400.0, gt=0)
+    """A job that is not done so long after its submission expires."""
+
+    job_kept_s: float = Field(604800.0, gt=0)
+    """How long a job and its result can be fetched after it ended."""
+
+    job_lease_s: float = Field(30.0, gt=0)
+    """A process that was not heard of for so long is taken for dead, and its job is taken again."""
+
+    webhook_hosts: tuple[str, ...] = ()
+    """Host names, addresses and networks (`10.0.0.0/8`) that webhooks may reach although they are not public or not
+    https."""
+
+    # --- everything
 
     worker_env: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the replicas."""
@@ -147,14 +210,21 @@ class Options(BaseModel):
             raise ValueError(f"follow_s needs models:/NAME@alias, and model is {self.model}; leave follow_s out")
         return self
 
+    def with_defaults(self, environment: Settings) -> "Options":
+        """With what this process' environment says, where nothing else was said: replicas may have another one."""
+        folder = self.jobs_folder or str(environment.home / "jobs")
+        return self.model_copy(
+            update={
+                "api_keys_file": self.api_keys_file or environment.api_keys_file,
+                "jobs_folder": folder,
+                "jobs_url": self.jobs_url or environment.jobs_url,
+            }
+        )
+
     @property
     def max_request_s(self) -> float:
         """How long the longest recording may take. What stands in front of the ingress must wait longer than that."""
         return self.request_timeout_s + self.max_audio_s / self.min_rtfx
-
-    @property
-    def max_upload_bytes(self) -> int:
-        return self.max_upload_mb * 2**20
 
 
 def parse(args: Mapping[str, Any]) -> Options:

@@ -188,3 +188,39 @@ class ErrorBody(BaseModel):
     """Every answer that is not 2xx."""
 
     error: ErrorDetail
+
+
+class JobObject(BaseModel):
+    """Asynchronous work. Times are seconds since 1970."""
+
+    id: str
+    object: Literal["transcription.job"] = "transcription.job"
+    status: str
+    model: str
+    file_name: str
+    bytes: int
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+
+    expires_at: int
+    """When it is given up, if it has not ended."""
+
+    kept_until: int | None
+    """Until when the result can be fetched."""
+
+    processed_s: float
+    """Seconds of the recording that are done; all of them once it is completed."""
+
+    error: ErrorDetail | None
+    webhook_state: str | None
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[JobObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

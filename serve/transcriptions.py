@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from caspi.inference import formats
 from caspi.inference.long_form import Transcript
 from serve.backend import Backend
+from serve.body import read_form
 from serve.connection import while_connected
 from serve.form import parse
 from serve.gate import TRANSCRIPTIONS
@@ -21,10 +22,6 @@ from serve.schemas import Fields, ServerVad, TranscriptionForm, TranscriptionJso
 from serve.streaming import stream
 
 MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
-
-# A form with more is no transcription request.
-_MAX_FIELDS = 500
-_MAX_FIELD_BYTES = 64 * 1024
 
 
 def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -> None:
@@ -39,11 +36,11 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
                 "content": {"text/plain": {}, "application/x-subrip": {}, "text/vtt": {}, "text/event-stream": {}},
             }
         },
-        openapi_extra={"requestBody": _request_body()},
+        openapi_extra={"requestBody": request_body()},
     )
     async def transcribe(request: Request) -> Response:
         """Transcribe one recording."""
-        async with request.form(max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES) as form:
+        async with read_form(request) as form:
             upload, fields = parse(form, options)
             check_model(fields.model or options.name, options)
 
@@ -58,6 +55,7 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
                     on_segment=on_segment,
                 )
                 metrics.count_audio(transcript.duration_s)
+                request.state.caller.charge_audio(transcript.duration_s)
                 return transcript
 
             if fields.stream:
@@ -83,13 +81,13 @@ async def _source(upload: UploadFile) -> Path | bytes:
     return Path(f"/proc/self/fd/{upload.file.fileno()}")
 
 
-def _request_body() -> dict[str, Any]:
-    """The form, for the OpenAPI page. Lists are named as they are sent."""
+def request_body(**more: Any) -> dict[str, Any]:
+    """The form and `more` fields, for the OpenAPI page. Lists are named as they are sent."""
     schema = TranscriptionForm.model_json_schema()
     fields: dict[str, Any] = {"file": {"type": "string", "format": "binary", "description": "The recording."}}
     for name, described in schema["properties"].items():
         fields[f"{name}[]" if described.get("type") == "array" else name] = described
     strategy = {"anyOf": [{"type": "string", "enum": ["auto"]}, ServerVad.model_json_schema()]}
     fields["chunking_strategy"] = {**strategy, "description": fields["chunking_strategy"]["description"]}
-    form = {"type": "object", "required": ["file"], "properties": fields, "additionalProperties": False}
+    form = {"type": "object", "required": ["file"], "properties": fields | more, "additionalProperties": False}
     return {"required": True, "content": {"multipart/form-data": {"schema": form}}}

@@ -103,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_recipe_option(serve)
 
+    keys = _add(commands, "keys", _keys, "API keys of the endpoint, in a file that it reads again when it changes")
+    _add_key_commands(keys)
+
     submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
     submit.add_argument("job", help="the name of a file in jobs/, such as train_model")
     submit.add_argument("recipe", type=Path, nargs="?", help="for the jobs that take one")
@@ -286,6 +289,48 @@ def _serve(args: argparse.Namespace) -> None:
     recipe = command.optional_recipe(args)
     sections = {"serving": recipe.serving, "inference": recipe.inference} if recipe else {}
     serve_until_stopped(args.model, host=args.host, port=args.port, follow=args.follow, on_ready=announce, **sections)
+
+
+def _add_key_commands(keys: argparse.ArgumentParser) -> None:
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a key, and print it this once: the file keeps its hash")
+    add.add_argument("name", help="whose it is; a second key of the same name replaces the first without a gap")
+    add.add_argument("--days", type=float, help="how long it is good for; default: for ever")
+    add.add_argument("--requests-per-minute", type=int, metavar="N")
+    add.add_argument("--audio-seconds-per-minute", type=float, metavar="S")
+    add.add_argument("--concurrent-requests", type=int, metavar="N")
+    remove = actions.add_parser("remove", help="refuse it from now on")
+    remove.add_argument("which", metavar="NAME|ID", help="all keys of a name, or one by its id")
+    for action in (add, remove, actions.add_parser("list", help="names, ids, limits and last days")):
+        action.add_argument("--file", type=Path, help="default: CASPI_API_KEYS_FILE")
+
+
+def _keys(args: argparse.Namespace) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from caspi import settings
+    from caspi.inference import api_keys
+
+    file = args.file or settings.read().api_keys_file
+    if file is None:
+        raise RequestError("no key file is named; say --file keys.yaml, or set CASPI_API_KEYS_FILE")
+    match args.action:
+        case "add":
+            key = api_keys.add_key(
+                file,
+                args.name,
+                expires=None if args.days is None else datetime.now(UTC) + timedelta(days=args.days),
+                requests_per_minute=args.requests_per_minute,
+                audio_s_per_minute=args.audio_seconds_per_minute,
+                concurrent_requests=args.concurrent_requests,
+            )
+            print(key)
+        case "remove":
+            for removed in api_keys.remove_keys(file, args.which):
+                print(f"removed {removed.name} ({removed.id})")
+        case "list":
+            for known in api_keys.read_keys(file):
+                print(api_keys.describe(known))
 
 
 def _submit(args: argparse.Namespace) -> int | None:

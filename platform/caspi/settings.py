@@ -39,6 +39,15 @@ class Settings:
     api_keys: frozenset[str]
     """`CASPI_API_KEYS`: comma-separated keys that the endpoint accepts. Empty: it accepts everyone."""
 
+    api_keys_file: Path | None
+    """`CASPI_API_KEYS_FILE`: a file of further keys, by their hashes, as `caspi keys add` writes it."""
+
+    jobs_url: str | None
+    """`CASPI_JOBS_URL`: the endpoint's database of asynchronous work, in SQLAlchemy's form. Default: SQLite."""
+
+    header_timeout_s: float
+    """`CASPI_HEADER_TIMEOUT_S`: how long a request's headers may take. Default 10."""
+
     openai_api_key: str
     """`OPENAI_API_KEY`: the key shown to an endpoint that is evaluated or compared. Empty: it needs none."""
 
@@ -65,6 +74,11 @@ def read() -> Settings:
         object_store_bytes=int(env.get("CASPI_OBJECT_STORE_MB") or 512) * 2**20,
         verbose=env.get("CASPI_VERBOSE", "") not in ("", "0"),
         api_keys=frozenset(key.strip() for key in env.get("CASPI_API_KEYS", "").split(",") if key.strip()),
+        api_keys_file=Path(env["CASPI_API_KEYS_FILE"]).expanduser().absolute()
+        if env.get("CASPI_API_KEYS_FILE")
+        else None,
+        jobs_url=env.get("CASPI_JOBS_URL") or None,
+        header_timeout_s=float(env.get("CASPI_HEADER_TIMEOUT_S") or 10),
         openai_api_key=env.get("OPENAI_API_KEY", ""),
         vllm_python=Path(env.get("CASPI_VLLM_PYTHON") or sys.executable).expanduser().absolute(),
         vllm_arguments=_json_object("CASPI_VLLM_ARGUMENTS"),

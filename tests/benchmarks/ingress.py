@@ -5,8 +5,8 @@
 
 A model replica that answers at once, one ingress replica or `--ingress-replicas`, one client with a connection that it
 keeps, a clip of five seconds as FLAC. Four ways in turn, so that whatever else the machine does meets all of them: the
-handle from a process beside the replicas, the whole way, decoding alone, and `/healthz`; then requests that are refused
-at the door because the server is full. Prints medians and 95th percentiles.
+handle from a process beside the replicas, the whole way, decoding and finding speech alone, and `/healthz`; then
+requests that are refused at the door because the server is full. Prints medians and 95th percentiles.
 """
 
 import argparse
@@ -24,8 +24,10 @@ import ray.serve
 
 from caspi import audio
 from caspi.inference import serving
+from caspi.inference.long_form import cut
 from caspi.inference.transcription import Transcription
 from serve.batching import Clip
+from serve.schemas import Fields
 from tests.serve.conftest import build_with, run
 from tests.speech import speak
 
@@ -64,7 +66,7 @@ def measure(url: str, *, num_rounds: int, per_round: int, num_ingresses: int) ->
     samples = speak(SECONDS)
     files = {"file": ("speech.flac", audio.encode_flac(samples))}
     neighbour = Neighbour.remote()
-    times: dict[str, list[float]] = {"handle": [], "request": [], "decoding": [], "healthz": []}
+    times: dict[str, list[float]] = {"handle": [], "request": [], "cutting": [], "healthz": []}
     with httpx.Client(base_url=url, timeout=60) as client:
 
         def ask() -> None:
@@ -74,7 +76,7 @@ def measure(url: str, *, num_rounds: int, per_round: int, num_ingresses: int) ->
             taken = {
                 "handle": ray.get(neighbour.call.remote(Clip.of(samples), per_round), timeout=120),
                 "request": [timed(ask) for _ in range(per_round)],
-                "decoding": [timed(lambda: audio.decode(files["file"][1], source="clip")) for _ in range(per_round)],
+                "cutting": [timed(lambda: cut_all(files["file"][1])) for _ in range(per_round)],
                 "healthz": [timed(lambda: client.get("/healthz")) for _ in range(per_round)],
             }
             if number:  # the first round warms up
@@ -82,6 +84,11 @@ def measure(url: str, *, num_rounds: int, per_round: int, num_ingresses: int) ->
                     times[way] += measured
         times["refused when full"] = refusals(url, client, files, num=per_round, num_holders=ROOM * num_ingresses)
     return times
+
+
+def cut_all(encoded: bytes) -> None:
+    """What an ingress does with a recording before it asks the model."""
+    assert list(cut(encoded, cutting=Fields().cutting, name="clip", max_duration_s=60))
 
 
 def refusals(url: str, client: httpx.Client, files: Any, *, num: int, num_holders: int) -> list[float]:
@@ -119,8 +126,8 @@ def main() -> None:
     print(f"{proxy}, {args.rounds * args.per_round} of each, milliseconds")
     for way, measured in times.items():
         print(f"{way:18} p50 {statistics.median(measured):6.2f}  p95 {np.percentile(measured, 95):6.2f}")
-    overhead = statistics.median(times["request"]) - statistics.median(times["handle"])
-    print(f"overhead over the handle, p50: {overhead:.2f}")
+    work = statistics.median(times["handle"]) + statistics.median(times["cutting"])
+    print(f"overhead over handle and cutting, p50: {statistics.median(times['request']) - work:.2f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def build_with(load: Any, **options: Any) -> Any:
     from serve.app import assemble
     from serve.options import parse
 
+    options.setdefault("jobs_folder", tempfile.mkdtemp(prefix="caspi-jobs-"))
     worker_env = {"PYTHONPATH": serving._python_path(Path.cwd())}
     return assemble(
         parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), lambda place: load()

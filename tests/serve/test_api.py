@@ -9,11 +9,11 @@ from typing import Any
 import httpx2 as httpx  # what the `openai` client brings
 import pytest
 
+from caspi.inference.api_keys import hash_key
 from caspi.inference.transcription import Transcription
 from serve.api import http_app
 from serve.batching import Clip
 from serve.deadline import by_deadline
-from serve.gate import hash_key
 from serve.metrics import Metrics
 from serve.options import Options
 from serve.versions import ServedModel, State

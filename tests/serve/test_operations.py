@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,16 @@ def test_what_is_told_to_the_board_is_forgotten_and_bounded() -> None:
     for key in "abc":
         kept.put(key)
     assert list(kept.items()) == ["b", "c"]
-    assert list(Expiring(0, at_most=2).items()) == []
+    short = Expiring(0, at_most=2)
+    short.put("a")
+    assert short.items() == {}
 
     async def share() -> list[str]:
-        board = Board()
-        await board.share_poison(["x"])
-        return await board.share_poison(["y"])
+        board, now = Board(), time.time()
+        await board.share_poison({"x": now, "an hour ago": now - 3601})
+        return list(await board.share_poison({"y": now}))
 
-    assert asyncio.run(share()) == ["x", "y"]
+    assert asyncio.run(share()) == ["x", "y"], "what one has forgotten, another does not bring back"
 
 
 def test_a_clip_is_found_guilty_where_it_alone_was_there_twice() -> None:

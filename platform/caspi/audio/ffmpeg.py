@@ -15,11 +15,15 @@ import av
 import numpy as np
 from numpy.typing import DTypeLike
 
+from caspi.audio.allocation import limit_allocations
 from caspi.audio.sniffing import Container
 from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 from caspi.errors import AudioDecodeError
 
 Error = av.error.FFmpegError
+
+# Each stream has tables of its own, whose size is bounded one by one.
+_MAX_STREAMS = "8"
 
 # Containers count in their own units, with an encoder's delay in or out; only a clear shortfall counts.
 _TOLERANCE_S = 0.5
@@ -46,7 +50,15 @@ def open_stream(encoded: bytes, container: Container, source: str) -> Iterator[S
         AudioDecodeError: there is no audio stream, or none whose codec is known.
         av.error.FFmpegError: damage, at once or while `blocks` are taken.
     """
-    with av.open(as_file(encoded), "r", format=container.demuxer, metadata_errors="replace", io_open=_refuse) as file:
+    limit_allocations()
+    with av.open(
+        as_file(encoded),
+        "r",
+        format=container.demuxer,
+        options={"max_streams": _MAX_STREAMS},
+        metadata_errors="replace",
+        io_open=_refuse,
+    ) as file:
         if not file.streams.audio:
             kinds: list[str] = sorted({stream.type for stream in file.streams})
             raise AudioDecodeError(

@@ -19,11 +19,12 @@ from typing import Any
 import caspi
 from caspi import ray_session, settings, tracking
 from caspi.errors import ModelError, RequestError, ServingError
+from caspi.inference.exposure import check_exposure
+from caspi.inference.header_deadline import CALLBACK, CALLBACK_VARIABLE
 from caspi.recipe.sections import Inference, Serving
 
 APPLICATION = "caspi"
 FOLLOW_EVERY_S = 5.0
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READY_TIMEOUT_S = 300.0
 
 # The proxy's own deadline is the last resort: it answers without an OpenAI body, so ours has to come first.
@@ -52,7 +53,8 @@ def endpoint(
         ServingError: the endpoint did not become ready.
     """
     serving, inference = serving or Serving(), inference or Inference()
-    _check_address(host)
+    env = settings.read()
+    check_exposure(host, has_keys=bool(env.api_keys or env.api_keys_file))
     if follow and "@" not in str(model):
         raise RequestError(f"{model} has no alias to follow; expected models:/NAME@alias, or no --follow")
     port = _claim_port(host, port)
@@ -68,6 +70,7 @@ def endpoint(
         "max_tokens_per_s": inference.max_tokens_per_s,
         "worker_env": worker_env,
     }
+    os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as starting:
         if tracking.is_uri(str(model)):
             # One server for all who ask while this starts, and for as long as we serve if the replicas go on asking.
@@ -218,13 +221,6 @@ def _deployment_state() -> str:
 
 def _last_lines(message: str, *, num_lines: int = 3) -> str:
     return " ".join([line.strip() for line in message.strip().splitlines() if line.strip()][-num_lines:])
-
-
-def _check_address(host: str) -> None:
-    if host not in LOOPBACK and not settings.read().api_keys:
-        raise RequestError(
-            f"{host} is open to the network, and no API keys are set; set CASPI_API_KEYS, or serve on 127.0.0.1"
-        )
 
 
 def _claim_port(host: str, port: int) -> int:
