@@ -23,7 +23,7 @@ _GROUP_S = 480.0
 
 # The head of Qwen3-ASR's answer, wherever it stands, and every other token that is no text.
 _TAG = re.compile(r"(?:\blanguage\s+[^<>\n]{0,40}?)?<asr_text>|<\|[^|<>]{1,40}\|>")
-_CUT_OFF_TAG = re.compile(r"\s*language(?:\s+\w{1,40})?\s*")
+_CUT_OFF_TAG = re.compile(r"\s*language(?:\s+[A-Z]\w{0,40})?\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
