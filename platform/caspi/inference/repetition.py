@@ -1,7 +1,8 @@
 """Answers that go round in circles: when to stop one, and what of it is a circle.
 
-Speech repeats words too: OpenSLR 1 has eight times the same word in six seconds. So an answer is a loop only if no
-speaker explains it:
+Speech repeats words too. In 5,367 texts of real recordings (OpenSLR 1, Free Spoken Digits, read and chanted Hebrew), in
+tokens of the released tokenizer, up to seven copies follow each other, often at the very end, and no text is as long as
+an answer to its recording may be. So an answer is a loop only if no speaker explains it:
 
 1. more than twenty copies of the same tokens in a row, the bound of Qwen3-ASR's own code; decoding stops there;
 2. or four copies and more at the end of an answer that had to be cut, since it wrote more tokens than its seconds can
