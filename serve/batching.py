@@ -20,7 +20,7 @@ import numpy as np
 
 from caspi import audio
 from caspi.errors import CaspiError
-from caspi.inference.engine import Clip, Engine, drain
+from caspi.inference.engine import REFILL_BELOW, Clip, Engine, drain
 from caspi.inference.transcription import Transcription
 
 __all__ = ["Answer", "Batcher", "Clip"]
@@ -185,6 +185,8 @@ class Batcher:
                 chosen.append(request)
             elif not chosen:
                 break
+        if self._inside and len(chosen) < len(self._waiting) and self._engine.fill > REFILL_BELOW:
+            return []
         self._waiting = [request for request in self._waiting if request not in chosen]
         return sorted(chosen, key=lambda request: request.clip.duration_s)
 

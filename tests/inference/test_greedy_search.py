@@ -1,5 +1,6 @@
 """Our greedy search gives the tokens that transformers' `generate` gives, whoever decodes beside whom."""
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -156,6 +157,21 @@ def test_log_probs_are_those_of_the_model_and_only_for_who_asks(loaded: Loaded) 
     assert [token.log_prob for token in told.log_probs] == pytest.approx(expected.tolist(), abs=1e-4)
     written = b"".join(token.token for token in told.log_probs).decode(errors="replace")
     assert written.strip() == told.text
+
+
+def test_half_precision_decodes_too(loaded: Loaded) -> None:
+    clips = [Clip.of(clip, language="he") for clip in CLIPS[:3]]
+    with torch.autocast("cpu", torch.bfloat16):  # as the validation of a run does
+        mixed = TransformersEngine(loaded, limits=Inference())
+        assert len(drain(mixed, clips)) == 3
+    half = Loaded(copy.deepcopy(loaded.model).bfloat16(), loaded.processor, loaded.prompter)
+    engine = TransformersEngine(half, limits=Inference())
+    assert len(drain(engine, clips)) == 3
+    positions = num_cache_positions(Inference())
+    for each in (mixed, engine):
+        assert cache_bytes(each) == positions * SlotCache.bytes_per_position(
+            loaded.model.config.text_config, torch.bfloat16
+        )
 
 
 def test_an_unknown_language_is_refused_and_leaves_nothing_inside(loaded: Loaded) -> None:

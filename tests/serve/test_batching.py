@@ -129,6 +129,12 @@ def test_nobody_overtakes_the_clip_that_waited_longest_and_does_not_fit_yet() ->
     assert engine.log == ["start 12", "end 12", "start 2 3 10", "end 2", "end 3", "end 10"]
 
 
+def test_behind_a_full_engine_clips_start_several_at_a_time() -> None:
+    engine = Steps(room_s=20)
+    submit_all(engine, clip(3), clip(5), clip(6), clip(6), *[clip(2)] * 6)
+    assert engine.log[:4] == ["start 3 5 6 6", "end 3", "end 5", "start 2 2 2 2"]
+
+
 def test_a_clip_above_the_room_goes_alone() -> None:
     engine = Steps(room_s=20)
     submit_all(engine, clip(30), clip(1))
