@@ -97,7 +97,7 @@ class Batcher:
 
     @property
     def broken(self) -> Exception | None:
-        """Why the engine fails on silence too, as after an error that a GPU does not recover from. None: it works."""
+        """Why not even silence works any more, as after an error that a GPU does not recover from. None: it works."""
         return self._broken
 
     async def submit(self, clip: Clip) -> Answer:
@@ -128,8 +128,10 @@ class Batcher:
             self._news.clear()
             try:
                 outcomes = await loop.run_in_executor(self._thread, self._work)
-            except Exception as bug:  # of ours, or of an engine's answer to `fits`: nobody shall wait for ever
-                outcomes = [(request, bug) for request in self._open]
+            except Exception as failure:  # the engine cannot even forget its clips: nobody shall wait for ever
+                logger.exception("the engine does not work any more")
+                self._broken = failure
+                outcomes = [(request, failure) for request in self._open]
             for request, outcome in outcomes:
                 if request.answer.done():
                     continue

@@ -64,7 +64,6 @@ class Decoder:
 
         hidden = self._forward(embeddings, positions, attend)
         self._lengths = np.concatenate([self._lengths, lengths])
-        cache.num_used = self.num_rows
         ends = torch.tensor(list(accumulate(lengths)), device=self._device) - 1
         return self._logits(hidden[ends])
 
@@ -95,7 +94,8 @@ class Decoder:
     def remove(self, row: int) -> None:
         """Let a row go. The last one takes its place."""
         assert self._cache is not None
-        self._cache.remove(row)
+        if row != self.num_rows - 1:
+            self._cache.copy_row(self.num_rows - 1, row)
         self._lengths[row] = self._lengths[-1]
         self._lengths = self._lengths[:-1]
 
@@ -130,7 +130,7 @@ class Decoder:
             if self._cache is None or (self._cache.num_positions, self._cache.dtype) != (num_positions, dtype):
                 self._cache = None  # the old one goes before the new one comes
                 self._cache = SlotCache(self._config, num_positions=num_positions, dtype=dtype, device=self._device)
-        self._cache.make_room(num_rows, width)
+        self._cache.make_room(num_rows, width, keep=self.num_rows)
         if self._rotation.numel() == 0 or self._rotation.shape[1] < width:
             self._rotation = _rotation(self._decoder, self._cache.num_positions, self._device)
         return self._cache
@@ -145,9 +145,9 @@ def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _rotation(decoder: Any, num_positions: int, device: torch.device) -> torch.Tensor:
-    """Cosines and sines of RoPE at every position, (2, positions, D). Half of the sines are negative:
+    """Cosines and sines of RoPE at every position, (2, positions, D).
 
-    what is turned is multiplied by them after its halves have changed places.
+    The first half of the sines is negative: they multiply what is turned after its halves have changed places.
     """
     positions = torch.arange(num_positions, device=device).unsqueeze(0)
     like = torch.empty(0, dtype=decoder.embed_tokens.weight.dtype, device=device)

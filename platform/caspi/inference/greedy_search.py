@@ -122,7 +122,7 @@ class GreedySearch:
         rows = slice(first_row, None)
         self._tokens[np.arange(first_row, len(self._rows)), self._counts[rows]] = tokens
         self._counts[rows] += 1
-        is_end = np.isin(tokens, self._ends)
+        is_end = (tokens[:, None] == self._ends).any(axis=1)
         is_full = self._counts[rows] >= self._limits[rows]
         self._is_done[rows] = is_end | is_full | self._guard.see(tokens, first_row=first_row)
         asked = [place for place, row in enumerate(self._rows[rows]) if row.log_probs is not None]

@@ -13,7 +13,7 @@ import torch
 
 
 class SlotCache:
-    """A cache of `num_positions` positions, divided into rows of `width`. The first `num_used` rows are in use.
+    """A cache of `num_positions` positions, divided into rows of `width`. Whoever uses it knows which rows are in use.
 
     It takes `num_positions * bytes_per_position(config, dtype)` bytes, and never more.
     """
@@ -28,7 +28,6 @@ class SlotCache:
         ]
         self.num_positions = num_positions
         self.dtype = dtype
-        self.num_used = 0
         self.width = num_positions
 
     @staticmethod
@@ -46,28 +45,22 @@ class SlotCache:
         """All rows of a layer, (R, W, 2, K, D): of each position the keys, then the values."""
         return self._rows(self._buffers[number], self.width)
 
-    def make_room(self, num_rows: int, width: int) -> None:
-        """See to `num_rows` rows of `width`, those in use included, of which none may be longer."""
+    def make_room(self, num_rows: int, width: int, *, keep: int) -> None:
+        """See to `num_rows` rows of `width`. The first `keep` rows stay what they are, as far as they are that wide."""
         assert num_rows * width <= self.num_positions
         if width <= self.width and num_rows <= self.num_rows:
             return
         kept = min(width, self.width)
         for number in range(len(self._buffers) - 1):
-            before, spare = self._buffers[number], self._buffers[-1]
-            if self.num_used:
-                self._rows(spare, width)[: self.num_used, :kept] = self._rows(before, self.width)[
-                    : self.num_used, :kept
-                ]
-            self._buffers[number], self._buffers[-1] = spare, before
+            self._rows(self._buffers[-1], width)[:keep, :kept] = self.layer(number)[:keep, :kept]
+            self._buffers[number], self._buffers[-1] = self._buffers[-1], self._buffers[number]
         self.width = width
 
-    def remove(self, row: int) -> None:
-        """Free a row. The last one in use takes its place."""
-        self.num_used -= 1
-        if row != self.num_used:
-            for number in range(len(self._buffers) - 1):
-                rows = self.layer(number)
-                rows[row] = rows[self.num_used]
+    def copy_row(self, source: int, target: int) -> None:
+        """Make a row what another one is."""
+        for number in range(len(self._buffers) - 1):
+            rows = self.layer(number)
+            rows[target] = rows[source]
 
     def _rows(self, buffer: torch.Tensor, width: int) -> torch.Tensor:
         num_rows = self.num_positions // width
