@@ -18,8 +18,8 @@ from serve.batching import Answer, Batcher
 class Steps:
     """An engine that decodes a clip of `n` seconds in `n` steps, with room for `room_s` seconds, padding left out.
 
-    While `go` is not set it hangs in its step. Prompts make it fail: `unknown` as it starts, `poison` in a step, `wedged`
-    in that and in every one after it.
+    While `go` is not set it hangs in its step. Prompts make it fail: `unknown` as it starts, `poison` in a step,
+    `wedged` in that and in every one after it.
     """
 
     def __init__(self, *, room_s: float = 100, step_s: float = 0.01) -> None:
