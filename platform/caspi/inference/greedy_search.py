@@ -85,13 +85,12 @@ class GreedySearch:
             _Row(number, prompt.num_positions, [] if prompt.with_log_probs else None)
             for number, prompt in zip(numbers, prompts, strict=True)
         ]
-        limits = np.array([prompt.max_new_tokens for prompt in prompts])
-        longest = max(self._tokens.shape[1], int(limits.max()))
-        tokens = np.zeros((first + added, longest), np.int64)
-        tokens[:first, : self._tokens.shape[1]] = self._tokens
-        self._tokens = tokens
         self._counts = np.concatenate([self._counts, np.zeros(added, np.int64)])
-        self._limits = np.concatenate([self._limits, limits])
+        self._limits = np.concatenate([self._limits, [prompt.max_new_tokens for prompt in prompts]])
+        tokens = np.zeros((first + added, self._limits.max()), np.int64)
+        kept = min(tokens.shape[1], self._tokens.shape[1])
+        tokens[:first, :kept] = self._tokens[:, :kept]
+        self._tokens = tokens
         self._is_done = np.concatenate([self._is_done, np.zeros(added, bool)])
         self._guard.add_rows(added)
         self._choose(logits, first_row=first)
