@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.inference import repetition
 from caspi.inference.engine import Clip
 from caspi.inference.packing import pack_linears
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="of one thread, rather than what a clock says")
     args = parser.parse_args()
     torch.set_num_threads(1 if args.cpu_time else os.cpu_count() or 1)
+    keep_freed_memory_of_any_size()  # as whoever loads a model for inference does
     repetition.MAX_COPIES = 1_000  # random models go round in circles, and here they shall
     random = np.random.default_rng(0)
     clips = [random.normal(0, 0.1, int(CLIP_S * 16_000)).astype(np.float32) for _ in range(args.clips)]

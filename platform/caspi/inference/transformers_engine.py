@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from caspi import text
+from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.errors import RequestError
 from caspi.inference.engine import Clip
 from caspi.inference.greedy_search import Continuation, GreedySearch, Prompt
@@ -132,7 +133,8 @@ class TransformersEngine:
 def load_for_inference(model: str | Path, *, device: str | None = None) -> Loaded:
     """A model folder, `models:/NAME@alias`, `runs:/ID/model` or a Hub id, on this machine's GPU if it has one.
 
-    On a GPU the weights are bfloat16, on a CPU float32 and packed. It cannot be trained or saved any more.
+    On a GPU the weights are bfloat16, on a CPU float32 and packed: it cannot be trained or saved any more. On a CPU this
+    process keeps memory that it frees from now on, whose pages were a sixth of the time.
 
     Raises:
         ModelError: it is not there, or not a model that Caspi can use.
@@ -142,7 +144,9 @@ def load_for_inference(model: str | Path, *, device: str | None = None) -> Loade
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     loaded = load(locate_model(str(model)), device=device, dtype=dtype)
-    pack_linears(loaded.model)
+    if device == "cpu":
+        pack_linears(loaded.model)
+        keep_freed_memory_of_any_size()
     return loaded
 
 
