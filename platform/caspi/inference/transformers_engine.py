@@ -133,8 +133,8 @@ class TransformersEngine:
 def load_for_inference(model: str | Path, *, device: str | None = None) -> Loaded:
     """A model folder, `models:/NAME@alias`, `runs:/ID/model` or a Hub id, on this machine's GPU if it has one.
 
-    On a GPU the weights are bfloat16, on a CPU float32 and packed: it cannot be trained or saved any more. On a CPU this
-    process keeps memory that it frees from now on, whose pages were a sixth of the time.
+    On a GPU the weights are bfloat16. On a CPU they are float32 and packed, so the model cannot be trained or saved any
+    more, and this process keeps what memory it frees from now on.
 
     Raises:
         ModelError: it is not there, or not a model that Caspi can use.
