@@ -20,7 +20,7 @@ import numpy as np
 
 from caspi import audio
 from caspi.errors import CaspiError
-from caspi.inference.engine import Clip, Engine, drain
+from caspi.inference.engine import REFILL_BELOW, Clip, Engine, drain
 from caspi.inference.transcription import Transcription
 
 __all__ = ["Answer", "Batcher", "Clip"]
@@ -97,7 +97,7 @@ class Batcher:
 
     @property
     def broken(self) -> Exception | None:
-        """Why the engine fails on silence too, as after an error that a GPU does not recover from. None: it works."""
+        """Why not even silence works any more, as after an error that a GPU does not recover from. None: it works."""
         return self._broken
 
     async def submit(self, clip: Clip) -> Answer:
@@ -126,7 +126,13 @@ class Batcher:
             if not self._inside:
                 await self._await_company()
             self._news.clear()
-            for request, outcome in await loop.run_in_executor(self._thread, self._work):
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._work)
+            except Exception as failure:  # the engine cannot even forget its clips: nobody shall wait for ever
+                logger.exception("the engine does not work any more")
+                self._broken = failure
+                outcomes = [(request, failure) for request in self._open]
+            for request, outcome in outcomes:
                 if request.answer.done():
                     continue
                 if isinstance(outcome, Exception):
@@ -181,6 +187,8 @@ class Batcher:
                 chosen.append(request)
             elif not chosen:
                 break
+        if self._inside and len(chosen) < len(self._waiting) and self._engine.fill > REFILL_BELOW:
+            return []
         self._waiting = [request for request in self._waiting if request not in chosen]
         return sorted(chosen, key=lambda request: request.clip.duration_s)
 

@@ -81,13 +81,13 @@ class Options(BaseModel):
     """GPUs for each copy."""
 
     max_batch_s: float = Field(120.0, gt=0)
-    """Audio per forward pass, padding included. A longer recording goes alone."""
+    """Audio that is decoded together, padding included; it decides the size of the cache. A longer clip goes alone."""
 
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut."""
 
     batch_wait_s: float = Field(0.02, ge=0)
-    """How long a request waits for company when the model is idle. Behind a busy model it has to wait anyway."""
+    """How long a clip waits for company, so that clips which come together start together."""
 
     # --- operating it
 

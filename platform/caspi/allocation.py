@@ -29,9 +29,9 @@ def keep_freed_memory() -> None:
 def keep_freed_memory_of_any_size() -> None:
     """Let this process keep up to 1 GiB that it freed, of pieces of every size.
 
-    For training on a CPU: the activations and logits of each micro-batch are mostly larger than 32 MiB, and fetching
-    and clearing their pages is a fifth of a step. The memory is one heap, so gaps between what is still in use are
-    kept too: a sixth more at the peak.
+    For training and transcribing on a CPU: the activations and logits of each batch are mostly larger than 32 MiB, and
+    fetching and clearing their pages is a fifth of a step in training, and a sixth of transcribing. The memory is one
+    heap, so gaps between what is still in use are kept too: a sixth more at the peak.
     """
     # One by one only pieces up to 32 MiB can be kept; so the others may not be mapped by themselves at all.
     _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _MOST_KEPT_OF_ANY_SIZE})

@@ -84,8 +84,16 @@ def test_a_tokenizer_that_pads_with_its_end_of_turn_is_refused(toy: Loaded):
         ("language None<asr_text><|im_end|>", None, (None, "")),
         ("שלום<|im_end|><|endoftext|>", "Hebrew", ("Hebrew", "שלום")),
         ("<|im_end|>", "Hebrew", ("Hebrew", "")),
+        ("language Hebrew<asr_text>שלום<asr_text><|audio_pad|> עולם<|im_end|>", None, ("Hebrew", "שלום עולם")),
     ],
 )
 def test_answers_are_parsed_and_the_tag_never_leaks(prompter: Prompter, written, forced, expected):
     ids = prompter.tokenizer.encode(written, add_special_tokens=False)
     assert prompter.parse(ids, language=forced) == expected
+
+
+def test_the_pieces_of_an_answer_are_the_bytes_of_its_text(prompter: Prompter):
+    ids = prompter.tokenizer.encode("language Hebrew<asr_text>צה״ל הודיע<asr_text> 7", add_special_tokens=False)
+    pieces = prompter.pieces(ids)
+    assert b"".join(pieces).decode() == "צה״ל הודיע 7"
+    assert len(pieces) == len(ids) - ids.index(prompter.tokenizer.convert_tokens_to_ids("<asr_text>")) - 1

@@ -18,12 +18,15 @@ from serve.batching import Answer, Batcher
 class Steps:
     """An engine that decodes a clip of `n` seconds in `n` steps, with room for `room_s` seconds, padding left out.
 
-    Prompts make it fail: `unknown` as it starts, `poison` in a step, `wedged` in that and in every one after it.
+    While `go` is not set it hangs in its step. Prompts make it fail: `unknown` as it starts, `poison` in a step,
+    `wedged` in that and in every one after it.
     """
 
     def __init__(self, *, room_s: float = 100, step_s: float = 0.01) -> None:
         self.log: list[str] = []
         self.threads: set[int] = set()
+        self.go = threading.Event()
+        self.go.set()
         self._room_s = room_s
         self._step_s = step_s
         self._left: dict[int, list] = {}
@@ -50,6 +53,7 @@ class Steps:
     def step(self) -> list[tuple[int, Transcription]]:
         self.threads.add(threading.get_ident())
         time.sleep(self._step_s)
+        assert self.go.wait(30)
         prompts = {clip.prompt for clip, _ in self._left.values()}
         self._is_wedged |= "wedged" in prompts
         if self._is_wedged or "poison" in prompts:
@@ -85,6 +89,12 @@ def texts(answers: Sequence[Answer | BaseException]) -> list[str]:
     return [answer.transcription.text if isinstance(answer, Answer) else str(answer) for answer in answers]
 
 
+async def started(engine: Steps) -> None:
+    """Returns once the engine is at a step."""
+    while not engine.threads:
+        await asyncio.sleep(0.01)
+
+
 def test_clips_that_wait_together_start_together_shortest_first_and_end_one_by_one() -> None:
     engine = Steps()
     assert texts(submit_all(engine, clip(3), clip(1), clip(2))) == ["3", "1", "2"]
@@ -104,15 +114,17 @@ def test_a_clip_starts_beside_those_that_are_being_decoded() -> None:
 
     async def arrive_later() -> None:
         batcher = Batcher(engine, wait_s=0.0)
-        long = asyncio.create_task(batcher.submit(clip(50)))
-        await asyncio.sleep(0.1)
-        answer = await batcher.submit(clip(1))
-        assert not long.done()
-        assert answer.num_clips == 2
+        engine.go.clear()
+        long = asyncio.create_task(batcher.submit(clip(5)))
+        await started(engine)
+        short = asyncio.create_task(batcher.submit(clip(1)))
+        await asyncio.sleep(0.05)
+        engine.go.set()
+        assert (await short).num_clips == 2
         await long
 
     asyncio.run(arrive_later())
-    assert engine.log == ["start 50", "start 1", "end 1", "end 50"]
+    assert engine.log == ["start 5", "start 1", "end 1", "end 5"]
 
 
 def test_nobody_overtakes_the_clip_that_waited_longest_and_does_not_fit_yet() -> None:
@@ -129,6 +141,12 @@ def test_nobody_overtakes_the_clip_that_waited_longest_and_does_not_fit_yet() ->
     assert engine.log == ["start 12", "end 12", "start 2 3 10", "end 2", "end 3", "end 10"]
 
 
+def test_behind_a_full_engine_clips_start_several_at_a_time() -> None:
+    engine = Steps(room_s=20)
+    submit_all(engine, clip(3), clip(5), clip(6), clip(6), *[clip(2)] * 6)
+    assert engine.log[:4] == ["start 3 5 6 6", "end 3", "end 5", "start 2 2 2 2"]
+
+
 def test_a_clip_above_the_room_goes_alone() -> None:
     engine = Steps(room_s=20)
     submit_all(engine, clip(30), clip(1))
@@ -140,13 +158,16 @@ def test_a_clip_that_nobody_waits_for_never_starts_and_leaves_if_it_has() -> Non
 
     async def give_up() -> None:
         batcher = Batcher(engine, wait_s=0.0)
+        engine.go.clear()
         running, stays = (asyncio.create_task(batcher.submit(clip(seconds))) for seconds in (15, 5))
-        await asyncio.sleep(0.03)
+        await started(engine)
         waiting, last = (asyncio.create_task(batcher.submit(clip(seconds))) for seconds in (7, 6))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         assert batcher.backlog_s == 33
         running.cancel()
         waiting.cancel()
+        await asyncio.sleep(0.05)
+        engine.go.set()
         await asyncio.gather(stays, last)
 
     asyncio.run(give_up())
@@ -171,6 +192,21 @@ def test_an_engine_that_fails_on_silence_too_is_known_to_be_broken() -> None:
     assert isinstance(asyncio.run(fail("wedged")), ValueError)
 
 
+def test_nobody_waits_for_an_engine_that_cannot_even_forget() -> None:
+    class Stuck(Steps):
+        def drop(self, numbers: Collection[int]) -> None:
+            raise OSError("gone")
+
+    async def fail() -> tuple[list[Answer | BaseException], Exception | None]:
+        batcher = Batcher(Stuck(), wait_s=0.01)
+        requests = [batcher.submit(clip(2)), batcher.submit(clip(1, "poison"))]
+        return await asyncio.gather(*requests, return_exceptions=True), batcher.broken
+
+    answers, broken = asyncio.run(fail())
+    assert texts(answers) == ["gone", "gone"]
+    assert isinstance(broken, OSError)
+
+
 def test_the_engine_has_one_thread_and_the_event_loop_stays_free() -> None:
     engine = Steps(step_s=0.2)
 
@@ -191,10 +227,13 @@ def test_the_engine_has_one_thread_and_the_event_loop_stays_free() -> None:
 
 def test_a_step_that_hangs_shows() -> None:
     async def look() -> float:
-        batcher = Batcher(Steps(step_s=0.3), wait_s=0.0)
+        engine = Steps()
+        batcher = Batcher(engine, wait_s=0.0)
+        engine.go.clear()
         answer = asyncio.create_task(batcher.submit(clip(1)))
-        await asyncio.sleep(0.2)
+        await started(engine)
         busy_s = batcher.busy_s
+        engine.go.set()
         await answer
         return busy_s
 

@@ -22,10 +22,18 @@ from caspi.inference.transcription import Transcription
 from caspi.recipe.sections import Inference
 
 ENGINES: Mapping[str, str] = {
-    "transformers": "caspi.inference.greedy:open_greedy",
+    "transformers": "caspi.inference.transformers_engine:open_transformers",
     "vllm": "caspi.inference.vllm_engine:open_vllm",
 }
 """The kinds of engines, and what opens each: a function of a model and limits, as `module:function`."""
+
+
+REFILL_BELOW = 0.75
+"""While more clips wait than fit, new ones start when so much of the room is taken or less: several at a time.
+
+Each start runs the encoder and the prompts, while which those inside stand still, and takes a GPU as long for one clip
+as for several.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,9 @@ def drain(engine: Engine, clips: Sequence[Clip]) -> list[Transcription]:
     try:
         while waiting or places:
             admitted: list[int] = []
-            while waiting and engine.fits([clips[place] for place in (*admitted, waiting[-1])]):
-                admitted.append(waiting.pop())
+            if engine.fill <= REFILL_BELOW:
+                while waiting and engine.fits([clips[place] for place in (*admitted, waiting[-1])]):
+                    admitted.append(waiting.pop())
             places |= zip(engine.start([clips[place] for place in admitted]), admitted, strict=True)
             answers |= {places.pop(number): answer for number, answer in engine.step()}
     finally:

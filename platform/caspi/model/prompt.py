@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from caspi.errors import ModelError
 
 # Written to the output of the released template: a system turn always, one audio, user text ignored.
@@ -142,6 +144,11 @@ class Prompter:
             rests.setdefault(re.escape(token.content[0]), []).append(re.escape(token.content[1:]))
         return re.compile("|".join(f"(?<={first})(?={'|'.join(rest)})" for first, rest in rests.items()))
 
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        """Every token that stands for no text."""
+        return frozenset(self.tokenizer.added_tokens_decoder)
+
     def parse(self, ids: Sequence[int], *, language: str | None = None) -> tuple[str | None, str]:
         """Generated ids to (language name or None for no speech, text). `language` was forced, so is not in `ids`."""
         ids = [token for token in ids if token not in (self.pad_id, self.end_of_turn_id)]
@@ -151,5 +158,23 @@ class Prompter:
             head, ids = ids[:place], ids[place + 1 :]
             named = self.tokenizer.decode(head, skip_special_tokens=True).strip().removeprefix("language").strip()
             language = named or None
+        # Not `skip_special_tokens` alone, which a second `<asr_text>` would pass in the released tokenizer.
+        ids = [token for token in ids if token not in self._added_ids]
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
         return (None if language == NO_SPEECH else language), text
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """What each token of the text in generated ids stands for, in UTF-8: the last of `ids`, without the head.
+
+        A token that stands for no text is empty.
+        """
+        marker = self._special["<asr_text>"]
+        text_ids = list(ids[ids.index(marker) + 1 :] if marker in ids else ids)
+        return [
+            b"" if token in self._added_ids else bytes(_BYTES[letter] for letter in letters)
+            for token, letters in zip(text_ids, self.tokenizer.convert_ids_to_tokens(text_ids), strict=True)
+        ]
+
+
+# Byte-level BPE writes each byte as a printable letter.
+_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}

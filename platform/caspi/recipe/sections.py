@@ -321,7 +321,7 @@ class Inference(Section):
     """Transcribing, in evaluation as in serving."""
 
     max_batch_s: float = Field(120.0, gt=0)
-    """Audio per forward pass, padding included."""
+    """Audio that is decoded together, padding included; it decides the size of the cache. A longer clip goes alone."""
 
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut: a guard against endless repetition."""

@@ -1,0 +1,67 @@
+"""Keys and values of clips that are being decoded: one row each, in memory that is reserved once.
+
+Legend: L layers, R rows, W positions of a row, K key and value heads, D width of a head.
+
+Each layer has a buffer for so many positions; rows and their width are only a way to look at it. There is one buffer
+more than layers: to change the width, each layer's rows are copied into the spare one, which becomes that layer's, so
+memory never holds two caches.
+"""
+
+from typing import Any
+
+import torch
+
+
+class SlotCache:
+    """A cache of `num_positions` positions, divided into rows of `width`. Whoever uses it knows which rows are in use.
+
+    It takes `num_positions * bytes_per_position(config, dtype)` bytes, and never more.
+    """
+
+    def __init__(self, config: Any, *, num_positions: int, dtype: torch.dtype, device: torch.device) -> None:
+        """`config`: of the decoder."""
+        self._shape = (2, config.num_key_value_heads, config.head_dim)
+        # Zeros: what no row has written yet gets a weight of zero, which does not hide what is not a number.
+        self._buffers = [
+            torch.zeros(num_positions, *self._shape, dtype=dtype, device=device)
+            for _ in range(config.num_hidden_layers + 1)
+        ]
+        self.num_positions = num_positions
+        self.dtype = dtype
+        self.width = num_positions
+
+    @staticmethod
+    def bytes_per_position(config: Any, dtype: torch.dtype) -> int:
+        """What one position takes, in all layers and the spare buffer."""
+        heads = 2 * config.num_key_value_heads * config.head_dim
+        return int((config.num_hidden_layers + 1) * heads * dtype.itemsize)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that there is room for, at the present width."""
+        return self.num_positions // self.width
+
+    def layer(self, number: int) -> torch.Tensor:
+        """All rows of a layer, (R, W, 2, K, D): of each position the keys, then the values."""
+        return self._rows(self._buffers[number], self.width)
+
+    def make_room(self, num_rows: int, width: int, *, keep: int) -> None:
+        """See to `num_rows` rows of `width`. The first `keep` rows stay what they are, as far as they are that wide."""
+        assert num_rows * width <= self.num_positions
+        if width <= self.width and num_rows <= self.num_rows:
+            return
+        kept = min(width, self.width)
+        for number in range(len(self._buffers) - 1):
+            self._rows(self._buffers[-1], width)[:keep, :kept] = self.layer(number)[:keep, :kept]
+            self._buffers[number], self._buffers[-1] = self._buffers[-1], self._buffers[number]
+        self.width = width
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Make a row what another one is."""
+        for number in range(len(self._buffers) - 1):
+            rows = self.layer(number)
+            rows[target] = rows[source]
+
+    def _rows(self, buffer: torch.Tensor, width: int) -> torch.Tensor:
+        num_rows = self.num_positions // width
+        return buffer[: num_rows * width].view(num_rows, width, *self._shape)
