@@ -15,7 +15,7 @@ import ray.serve
 from ray.serve.config import BackpressureConfig
 
 from caspi import settings
-from caspi.inference.api_keys import check_chosen, hash_key
+from caspi.inference.api_keys import check_chosen, hash_key, read_keys
 from caspi.inference.engine import BatchTranscriber, Engine
 from serve.ingress import Ingress
 from serve.model import TranscriptionModel, load_engine
@@ -43,6 +43,8 @@ def assemble(options: Options, load: Callable[[], Engine | BatchTranscriber]) ->
     api_keys = settings.read().api_keys
     check_chosen(api_keys)
     options = options.with_defaults(settings.read())
+    if options.api_keys_file is not None:
+        read_keys(options.api_keys_file)  # a bad one is refused here, and not by every replica in turn
     key_hashes = sorted(map(hash_key, api_keys))
     shared = {
         "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=options.retry_after_s),
