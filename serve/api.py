@@ -11,6 +11,7 @@ from serve.backend import Backend
 from serve.errors import handle
 from serve.gate import Gate
 from serve.keys import Keyring
+from serve.logs import RequestLog
 from serve.metrics import Metrics
 from serve.options import Options
 from serve.schemas import ErrorBody
@@ -41,12 +42,13 @@ def http_app(
     )
     app.add_middleware(Gate, options=options, keyring=keyring, metrics=metrics, is_public=is_public)
     browsers.add_to(app, options)
+    app.add_middleware(RequestLog)  # outermost: what is refused is logged too
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     transcriptions.add_to(app, backend, options, metrics)
     if asynchronous is not None:
         jobs.add_to(app, asynchronous, options)
-    models.add_to(app, options)
+    models.add_to(app, backend, options)
     operations.add_to(app, backend, page, metrics)
     reference.add_to(app)
     return app

@@ -1,9 +1,11 @@
 """What the HTTP side needs of the model side. The ingress deployment is one; tests have their own."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from caspi.inference.transcription import Transcription
 from serve.batching import Clip
+from serve.versions import State
 
 
 class Backend(Protocol):
@@ -14,3 +16,6 @@ class Backend(Protocol):
 
     async def is_ready(self) -> bool:
         """Whether a model would answer now."""
+
+    async def describe(self) -> Sequence[State]:
+        """The models that answer: the stable one, then its canary. Empty while none does."""

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from caspi.errors import AudioError, CaspiError, RequestError
+from serve import logs
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class ApiError(HTTPException):
 
     def body(self) -> dict[str, Any]:
         """What the answer says."""
+        logs.current().refusal = self.code
         error = {"message": self.detail, "type": _kind(self.status_code), "param": self.param, "code": self.code}
         return {"error": error}
 

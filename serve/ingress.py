@@ -1,46 +1,66 @@
-"""The ingress deployment: HTTP in front, a handle to the model behind, and what happens when replicas die between."""
+"""The ingress deployment: HTTP in front, handles to the model and its canary behind."""
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray.serve
 from fastapi import FastAPI
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from prometheus_client import Metric
 from ray.serve.handle import DeploymentHandle
 
 from caspi.inference.exposure import check_exposure, is_loopback
 from caspi.inference.transcription import Transcription
+from serve import logs
 from serve.api import http_app
 from serve.batching import Answer, Clip
+from serve.board import BoardClient
+from serve.calling import ModelCaller, Quarantine, is_fault_of_model
 from serve.deadline import by_deadline
-from serve.errors import ApiError
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ray.serve.caspi")
 
-# A clip that crashes the model must not go on to crash every replica: two more chances, then the client hears of it.
-MAX_ATTEMPTS = 3
-
-# A model that answered this recently needs no probe. Keeps readiness cheap, and true under full load.
+# A model that answered clips this recently is ready, though a probe may be stuck behind a full queue.
 READY_FOR_S = 5.0
+PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 
 
 class Ingress:
     """Answers HTTP: authenticates, limits, decodes, asks the model and formats. Holds no model, so it needs no GPU."""
 
-    def __init__(self, model: DeploymentHandle, options: Options, key_hashes: Collection[str]) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: DeploymentHandle,
+        options: Options,
+        key_hashes: Collection[str],
+        canary: DeploymentHandle | None = None,
+    ) -> None:
+        context = ray.serve.get_replica_context()
         self._options = options
         self._key_hashes = key_hashes
-        self._metrics = Metrics(replica=ray.serve.get_replica_context().replica_id.unique_id)
-        self._last_answer = float("-inf")
+        self._board = BoardClient(context.app_name, context.replica_id.unique_id)
+        self._metrics = Metrics(context.replica_id.unique_id, siblings=self._counted_elsewhere)
+        self._quarantine = Quarantine(self._board)
+        self._handles = [model] if canary is None else [model, canary]
+        self._callers = [
+            ModelCaller(
+                handle,
+                quarantine=self._quarantine,
+                metrics=self._metrics,
+                retry_after_s=options.retry_after_s,
+            )
+            for handle in self._handles
+        ]
+        self._states: list[State] = []
+        self._last_probe = self._last_answer = float("-inf")
+        self._tasks: list[asyncio.Task[None]] = []
         # Here, and not only where `caspi serve` starts: `serve deploy` says the address to Serve alone.
         host = ray.serve.context._get_global_client().http_config.host or "0.0.0.0"
         has_keys = bool(key_hashes or options.api_keys_file)
@@ -49,6 +69,10 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Serve runs for HTTP, built in the replica: it never has to be pickled."""
+        self._tasks = [
+            asyncio.create_task(self._board.keep_publishing(self._metrics.registry)),
+            asyncio.create_task(self._quarantine.keep_sharing()),
+        ]
         page = Path(__file__).with_name("web").joinpath("index.html").read_text(encoding="utf-8")
         return http_app(
             self,
@@ -62,47 +86,67 @@ class Ingress:
     async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
         """The clip's transcription, whatever happens to the replicas meanwhile.
 
+        The canary's share is drawn by request. What the canary fails goes to the stable model.
+
         Raises:
-            ApiError: 429 when every queue is full, 503 when replicas keep dying, 504 at the deadline.
-            CaspiError: what the model says about the request.
+            ApiError, CaspiError: as `ModelCaller.transcribe`.
         """
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        record = logs.current()
+        stable, *canaries = self._callers
+        if canaries and is_drawn(record.request_id, self._options.canary.share if self._options.canary else 0):
             try:
-                answer: Answer = await self._call(clip, deadline)
-                self._last_answer = time.monotonic()
-                return answer.transcription
-            except (RayActorError, ActorUnavailableError) as death:
-                self._metrics.count_retry()
-                logger.warning("model replica died attempt=%d/%d error=%s", attempt, MAX_ATTEMPTS, type(death).__name__)
-        raise ApiError(503, "The model died while it worked on this recording.", code="model_died")
+                return self._note(record, *await canaries[0].transcribe(clip, deadline=deadline))
+            except Exception as error:
+                if not is_fault_of_model(error):
+                    raise
+                self._metrics.count_fallback(type(error).__name__)
+                logger.warning("canary failed, asking the stable model error=%s", type(error).__name__)
+        return self._note(record, *await stable.transcribe(clip, deadline=deadline))
 
     async def is_ready(self) -> bool:
-        """Whether a model replica answered a moment ago, or does now."""
-        if time.monotonic() - self._last_answer < READY_FOR_S:
-            return True
-        probe = self._model.answer_probe.remote()
+        """Whether the model answered a moment ago, or does now. The canary's absence keeps nobody out."""
+        return bool(await self.describe())
+
+    async def describe(self) -> Sequence[State]:
+        """The models that answer: the stable one, then its canary. Empty while the stable one does not answer."""
+        now = time.monotonic()
+        if self._states and now < self._last_probe + PROBE_EVERY_S:
+            return self._states
+        self._last_probe = now
+        found = [await self._probe(handle) for handle in self._handles]
+        if found[0] is not None:
+            self._last_answer = time.monotonic()
+            self._states = [state for state in found if state is not None]
+        elif time.monotonic() > self._last_answer + READY_FOR_S:
+            self._states = []
+        return self._states
+
+    async def _probe(self, handle: DeploymentHandle) -> State | None:
+        probe = handle.describe.remote()
         try:
-            await by_deadline(probe, time.monotonic() + PROBE_TIMEOUT_S)
+            state: State = await by_deadline(probe, time.monotonic() + PROBE_TIMEOUT_S)
         except Exception as error:
             probe.cancel()
-            logger.info("not ready error=%s", type(error).__name__)
-            return False
-        self._last_answer = time.monotonic()
-        return True
+            logger.info("not ready deployment=%s error=%s", handle.deployment_name, type(error).__name__)
+            return None
+        return state
 
-    async def _call(self, clip: Clip, deadline: float) -> Any:
-        response = self._model.transcribe.remote(clip)
-        try:
-            return await by_deadline(response, deadline)
-        except (ApiError, asyncio.CancelledError):
-            # Late, or the client hung up: the clip leaves the model's queue as well.
-            response.cancel()
-            raise
-        except BackPressureError as full:
-            message = "Every queue is full; try again soon."
-            wait_s = self._options.retry_after_s
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=wait_s) from full
-        except DeploymentUnavailableError as gone:
-            raise ApiError(503, "The model could not be deployed.", code="model_unavailable") from gone
-        except RayTaskError as failure:
-            raise failure.cause from failure  # the model's own exception, without the remote traceback in its text
+    def _note(self, record: logs.Record, version: str, answer: Answer, num_retries: int) -> Transcription:
+        self._last_answer = time.monotonic()
+        record.add_version(version)
+        record.num_pieces += 1
+        record.num_retries += num_retries
+        record.audio_s += answer.transcription.duration_s
+        record.queue_s += answer.queue_s
+        record.compute_s += answer.compute_s
+        self._metrics.observe_piece(version, queue_s=answer.queue_s, compute_s=answer.compute_s, fill=answer.fill)
+        return answer.transcription
+
+    async def _counted_elsewhere(self) -> Sequence[Metric]:
+        return await self._board.ask("collect", self._board.replica, timeout_s=1) or ()
+
+
+def is_drawn(request_id: str, share: float) -> bool:
+    """Whether a request is of the share. The same id always is, or never."""
+    drawn = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest(), "big")
+    return drawn < share * 2**64

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from pydantic import TypeAdapter
@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from caspi.inference.long_form import Segment, Transcript
 from caspi.inference.transcription import Transcription
+from serve import logs
 from serve.backend import Backend
 from serve.batching import Clip
 from serve.errors import ApiError, translate
@@ -20,6 +21,7 @@ from serve.job_store import MAX_ATTEMPTS, Job, JobStore
 from serve.options import Options
 from serve.recordings import transcribe_recording
 from serve.schemas import Fields
+from serve.versions import State
 from serve.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,10 @@ class PatientBackend:
     async def is_ready(self) -> bool:
         """As the backend's."""
         return await self._backend.is_ready()
+
+    async def describe(self) -> Sequence[State]:
+        """As the backend's."""
+        return await self._backend.describe()
 
 
 class JobRunner:
@@ -155,6 +161,7 @@ class JobRunner:
 
     async def _transcribe(self, job: Job, progress: "Progress") -> Transcript:
         options = self._options.model_copy(update={"max_audio_s": self._options.max_job_audio_s})
+        logs.start_record(job.id)  # all its pieces go to one model, canary or not
         with self._recordings.local(job.id) as path:
             return await transcribe_recording(
                 self._backend,

@@ -4,25 +4,38 @@ import time
 
 from fastapi import FastAPI
 
+from serve.backend import Backend
 from serve.errors import ApiError
 from serve.options import Options
-from serve.schemas import ModelCard, ModelList
+from serve.schemas import ModelCard, ModelList, ServedVersion
 
 
-def add_to(app: FastAPI, options: Options) -> None:
+def add_to(app: FastAPI, backend: Backend, options: Options) -> None:
     """Add the routes."""
-    card = ModelCard(id=options.name, created=int(time.time()))
+    started = int(time.time())
+
+    async def describe() -> ModelCard:
+        states = await backend.describe()
+        versions = [
+            ServedVersion(
+                name=state.model.name, version=state.model.version, sha=state.model.sha, problem=state.problem or None
+            )
+            for state in states
+        ]
+        serving, canary = [*versions, None, None][:2]
+        created = int(states[0].since) if states else started
+        return ModelCard(id=options.name, created=created, serving=serving, canary=canary)
 
     @app.get("/v1/models")
     async def list_models() -> ModelList:
         """The models that can be asked for: one."""
-        return ModelList(data=[card])
+        return ModelList(data=[await describe()])
 
     @app.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str) -> ModelCard:
         """One model."""
         check_model(model_id, options)
-        return card
+        return await describe()
 
 
 def check_model(model_id: str, options: Options) -> None:

@@ -28,12 +28,14 @@ def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
 
     @app.get("/readyz")
     async def readiness() -> PlainTextResponse:
-        """200 while a model would answer, 503 otherwise."""
+        """200 while a model would answer, 503 otherwise. Says which: name, version and digest, the canary below."""
         if await backend.is_ready():
-            return PlainTextResponse("ready\n")
+            models = [state.model for state in await backend.describe()]
+            lines = ["ready", *(f"{model.name} version={model.version} sha={model.sha}" for model in models)]
+            return PlainTextResponse("".join(f"{line}\n" for line in lines))
         raise ApiError(503, "The model is not answering (yet).", code="not_ready", retry_after_s=2)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
-        """Counters in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+        """Counters of all replicas in Prometheus' text format."""
+        return Response(await metrics.render(), media_type=CONTENT_TYPE)

@@ -2,12 +2,57 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from caspi.errors import RequestError
 from caspi.settings import Settings
+
+
+class Canary(BaseModel):
+    """A second model that gets a share of the clips, with metrics of its own. What it fails, the first one answers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """As `model` of the endpoint: `models:/NAME@candidate`."""
+
+    share: float = Field(0.05, gt=0, lt=1)
+    """Of the requests, drawn by their ids: the same id always goes the same way."""
+
+    replicas: int = Field(1, ge=1)
+    """Copies of it."""
+
+
+class Autoscaling(BaseModel):
+    """How many copies of the model, by the audio that waits. In place of `replicas`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_replicas: int = Field(1, ge=0)
+    """0 gives the machine back when nobody asks; the next request then waits until a model is loaded."""
+
+    max_replicas: int = Field(ge=1)
+
+    target_backlog_s: float | None = Field(None, gt=0)
+    """Audio waiting and running on each copy above which another one is started. Default: twice `max_batch_s`, a batch
+    in the engine and one behind it."""
+
+    calm: float = Field(0.5, gt=0, le=1)
+    """A copy goes when the others would then have less than this part of their target. The gap keeps it still."""
+
+    upscale_delay_s: float = Field(10.0, ge=0)
+    """How long the backlog must be large."""
+
+    downscale_delay_s: float = Field(300.0, ge=0)
+    """How long it must be small."""
+
+    look_back_s: float = Field(10.0, gt=0)
+    """The backlog is the mean over this time."""
+
+    report_every_s: float = Field(2.0, gt=0)
+    """How often replicas report it."""
 
 
 class Options(BaseModel):
@@ -22,6 +67,9 @@ class Options(BaseModel):
     """What clients call the model: `model="caspi"`."""
 
     # --- the model deployment
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What decodes. `vllm` wants an environment of its own, named by CASPI_VLLM_PYTHON; docs/guides/vllm.md."""
 
     replicas: int = Field(1, ge=1)
     """Copies of the model."""
@@ -40,6 +88,23 @@ class Options(BaseModel):
 
     batch_wait_s: float = Field(0.02, ge=0)
     """How long a request waits for company when the model is idle. Behind a busy model it has to wait anyway."""
+
+    # --- operating it
+
+    follow_s: float | None = Field(None, gt=0)
+    """How often each replica looks up what the alias of `model` means, to exchange the model when that is another
+    version. None: the version of the deployment stays. Needs `models:/NAME@alias` and `MLFLOW_TRACKING_URI`."""
+
+    canary: Canary | None = None
+    """A second model for a share of the requests."""
+
+    autoscaling: Autoscaling | None = None
+    """Copies by the audio that waits, in place of `replicas`."""
+
+    max_surge_percent: int = Field(0, ge=0, le=100)
+    """Copies of the model beyond `replicas` while a deployment with other arguments replaces them. With 100 the new
+    ones are up before the old ones go, on as many GPUs again; with 0 they are replaced one by one, and a single copy is
+    away while its successor starts: requests wait. Another model alone replaces none: see `user_config`."""
 
     # --- the ingress
 
@@ -138,6 +203,12 @@ class Options(BaseModel):
 
     worker_env: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the replicas."""
+
+    @model_validator(mode="after")
+    def _aliases_can_be_followed(self) -> Self:
+        if self.follow_s is not None and "@" not in self.model:
+            raise ValueError(f"follow_s needs models:/NAME@alias, and model is {self.model}; leave follow_s out")
+        return self
 
     def with_defaults(self, environment: Settings) -> "Options":
         """With what this process' environment says, where nothing else was said: replicas may have another one."""

@@ -1,13 +1,13 @@
 """A whole recording through the model: its pieces to all replicas at once, their answers joined in order.
 
 An ingress process holds no more than a window of pieces of each recording, whatever its length:
-`max_pieces_in_flight` and five more, 2 MB each, beside the decoder's blocks of a few MB.
+`max_pieces_in_flight` and three more, 2 MB each, beside the decoder's blocks of a few MB.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from caspi.inference.cutting import Piece
 from caspi.inference.engine import Clip
 from caspi.inference.long_form import Joiner, Segment, Transcript, cut
 from caspi.inference.transcription import Transcription
+from serve import logs
 from serve.backend import Backend
 from serve.deadline import by_deadline
 from serve.errors import ApiError
@@ -64,7 +65,7 @@ async def transcribe_recording(
         ApiError: as `Backend.transcribe`.
     """
     joiner = Joiner()
-    asked: asyncio.Queue[_Asked | None] = asyncio.Queue(options.max_pieces_in_flight)
+    asked: asyncio.Queue[_Asked | None] = asyncio.Queue()
     pieces = _pieces(source, fields, name=name, options=options, deadline=deadline)
     caller = _Caller(backend, fields, options, deadline)
     try:
@@ -73,6 +74,8 @@ async def transcribe_recording(
             while (next_one := await asked.get()) is not None:
                 piece, answer = next_one
                 segment = joiner.add(piece, await answer if answer is not None else None)
+                if answer is not None:
+                    caller.window.release()
                 if segment is not None and on_segment is not None and (waiting := on_segment(segment)) is not None:
                     await waiting
     except ExceptionGroup as failures:
@@ -84,13 +87,18 @@ _Asked = tuple[Piece, asyncio.Task[Transcription] | None]
 
 
 async def _ask(
-    pieces: AsyncIterator[Piece], caller: "_Caller", asked: asyncio.Queue[_Asked | None], tasks: asyncio.TaskGroup
+    pieces: AsyncGenerator[Piece, None],
+    caller: "_Caller",
+    asked: asyncio.Queue[_Asked | None],
+    tasks: asyncio.TaskGroup,
 ) -> None:
-    """Send each piece with speech to the model. The queue of answers is the window: it waits while that is full."""
-    async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+    """Send each piece with speech to the model, as far as the window is open."""
+    async with contextlib.aclosing(pieces):
         async for piece in pieces:
-            await asked.put((piece, None if piece.samples is None else tasks.create_task(caller.call(piece))))
-    await asked.put(None)
+            if piece.samples is not None:
+                await caller.window.acquire()
+            asked.put_nowait((piece, None if piece.samples is None else tasks.create_task(caller.call(piece))))
+    asked.put_nowait(None)
 
 
 class _Caller:
@@ -102,6 +110,8 @@ class _Caller:
         self._options = options
         self._deadline = deadline
         self._num_called = 0
+        self.window = asyncio.Semaphore(options.max_pieces_in_flight)
+        """Pieces that may be cut and not yet joined."""
 
     async def call(self, piece: Piece) -> Transcription:
         """The piece's transcription, by the deadline that a recording of that length has."""
@@ -127,7 +137,7 @@ class _Caller:
 
 async def _pieces(
     source: Path | bytes, fields: Fields, *, name: str, options: Options, deadline: float
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """The recording's pieces, decoded in threads and only as fast as they are taken."""
     pieces = cut(source, cutting=fields.cutting, name=name, max_duration_s=options.max_audio_s)
     step: Future[list[Piece]] | None = None
@@ -135,7 +145,9 @@ async def _pieces(
     try:
         while step is None or len(step.result()) == _PIECES_AT_ONCE:
             step = _decoders.submit(_take, pieces)
-            for piece in await by_deadline(asyncio.wrap_future(step), by):
+            with logs.current().timing_decode():
+                taken = await by_deadline(asyncio.wrap_future(step), by)
+            for piece in taken:
                 by = _extended(deadline, piece, options)
                 yield piece
     finally:

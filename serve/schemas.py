@@ -110,7 +110,10 @@ class TranscriptionJson(BaseModel):
 
 
 class SegmentJson(BaseModel):
-    """A span of the recording. Null: this model does not tell."""
+    """A span of the recording. Null: this model does not tell.
+
+    `finish` is not OpenAI's. Anything but `stop` says that the model went astray, and that its text was cut off.
+    """
 
     id: int
     seek: int
@@ -122,6 +125,7 @@ class SegmentJson(BaseModel):
     avg_logprob: float | None
     compression_ratio: float
     no_speech_prob: float | None
+    finish: Literal["stop", "length", "repetition"]
 
 
 class TranscriptionVerboseJson(BaseModel):
@@ -138,13 +142,30 @@ class TranscriptionVerboseJson(BaseModel):
     speech_seconds: float
 
 
+class ServedVersion(BaseModel):
+    """Which weights answer."""
+
+    name: str
+    """Of the registered model, the folder or the hub's model."""
+
+    version: str
+    sha: str
+    """Digest of the model's files."""
+
+    problem: str | None = None
+    """Why the model that was asked for last is not this one."""
+
+
 class ModelCard(BaseModel):
-    """A model that can be asked for by its id."""
+    """A model that can be asked for by its id. All beyond OpenAI's four fields is null while no model answers."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "caspi"
+    serving: ServedVersion | None = None
+    canary: ServedVersion | None = None
+    """What a share of the requests gets instead."""
 
 
 class ModelList(BaseModel):

@@ -69,6 +69,10 @@ async def _events(
                 except TimeoutError:
                     yield _NOTHING
         yield _event("transcript.text.done", **formats.as_json(await task))
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise
+        # The client has left, and nobody listens any more.
     except Exception as error:
         failure = translate(error)
         logger.error("stream failed after segments=%d error=%s", number, type(error).__name__)

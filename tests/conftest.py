@@ -61,6 +61,10 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--vllm-python",
+        help="the interpreter of an environment with vLLM, as `python -m tests.vllm.environment FOLDER` makes it",
+    )
+    parser.addoption(
         "--material",
         help="a folder with qwen3-asr-tokenizer/ (the released files), speech/yesno/ and speech/fsdd/ (manifest.jsonl "
         "and audio), kuberay/ (ray.io_*.yaml, KubeRay's CRDs), or some of them",

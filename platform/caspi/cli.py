@@ -98,6 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(serve)
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network; then set CASPI_API_KEYS")
+    serve.add_argument(
+        "--follow", action="store_true", help="exchange the model when the alias of MODEL has moved, without a restart"
+    )
     command.add_recipe_option(serve)
 
     keys = _add(commands, "keys", _keys, "API keys of the endpoint, in a file that it reads again when it changes")
@@ -285,7 +288,7 @@ def _serve(args: argparse.Namespace) -> None:
 
     recipe = command.optional_recipe(args)
     sections = {"serving": recipe.serving, "inference": recipe.inference} if recipe else {}
-    serve_until_stopped(args.model, host=args.host, port=args.port, on_ready=announce, **sections)
+    serve_until_stopped(args.model, host=args.host, port=args.port, follow=args.follow, on_ready=announce, **sections)
 
 
 def _add_key_commands(keys: argparse.ArgumentParser) -> None:

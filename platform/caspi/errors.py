@@ -21,6 +21,7 @@
     ├── TrainingError           training started and could not finish
     ├── TrackingError           the MLflow server does not answer, or refuses
     ├── GateError               a model is not good enough to take the champion's place
+    ├── EngineError             what decodes did not start, ended, or computes something else than it should
     └── ServingError            the endpoint did not come up, or stopped
 
 The command line prints the message of a CaspiError and nothing else; any other exception is our bug and shows its
@@ -132,6 +133,10 @@ class TrackingError(CaspiError):
 
 class GateError(CaspiError):
     """A model is not good enough to take the champion's place, which stays as it is. The message says by how much."""
+
+
+class EngineError(CaspiError):
+    """What decodes did not start, ended, or computes something else than it should. It is of no use any more."""
 
 
 class ServingError(CaspiError):

@@ -3,9 +3,15 @@
 Ray's own `RAY_AUTH_TOKEN` and `RAY_AUTH_TOKEN_PATH` are read by `caspi.submit`, as Ray's tools read them.
 """
 
+import json
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from caspi.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ class Settings:
     openai_api_key: str
     """`OPENAI_API_KEY`: the key shown to an endpoint that is evaluated or compared. Empty: it needs none."""
 
+    vllm_python: Path
+    """`CASPI_VLLM_PYTHON`: the interpreter of vLLM's environment, for the engine `vllm`. Default: this one."""
+
+    vllm_arguments: Mapping[str, Any]
+    """`CASPI_VLLM_ARGUMENTS`: arguments of vLLM's engine as a JSON object, such as `{"max_num_seqs": 64}`."""
+
     @property
     def mlflow_folder(self) -> Path:
         """Where the embedded MLflow keeps its database and artifacts."""
@@ -68,4 +80,17 @@ def read() -> Settings:
         jobs_url=env.get("CASPI_JOBS_URL") or None,
         header_timeout_s=float(env.get("CASPI_HEADER_TIMEOUT_S") or 10),
         openai_api_key=env.get("OPENAI_API_KEY", ""),
+        vllm_python=Path(env.get("CASPI_VLLM_PYTHON") or sys.executable).expanduser().absolute(),
+        vllm_arguments=_json_object("CASPI_VLLM_ARGUMENTS"),
     )
+
+
+def _json_object(name: str) -> dict[str, Any]:
+    written = os.environ.get(name) or "{}"
+    try:
+        found = json.loads(written)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RequestError(f'{name}={written}: not a JSON object; expected something like {{"max_num_seqs": 64}}')
+    return found

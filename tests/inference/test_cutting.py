@@ -113,6 +113,13 @@ def test_unbroken_speech_is_cut_where_the_detector_is_least_sure() -> None:
     assert all(piece.samples is not None for piece in pieces)
 
 
+def test_an_utterance_is_heard_whole_as_it_was_in_training() -> None:
+    (piece,) = cut(lay(6, (0.8, 5.5)))
+    assert (piece.start, piece.end) == (0, 6 * SAMPLE_RATE)
+    assert piece.speech_start / SAMPLE_RATE == pytest.approx(0.8, abs=0.1)
+    assert piece.speech_end / SAMPLE_RATE == pytest.approx(5.5, abs=0.1)
+
+
 def test_a_shorter_pause_cuts_more_often() -> None:
     words = lay(12, (1, 2), (2.4, 3.4), (3.8, 4.8))
     assert len(spoken_spans(cut(words))) == 1

@@ -68,6 +68,11 @@ def test_repetition_shows_in_the_compression_ratio() -> None:
     assert ratio("שלום " * 100) > 2.4 > ratio("שלום לכולם")
 
 
+def test_a_text_that_was_cut_off_shows() -> None:
+    heard = transcript(Segment(0.0, 1.0, "x"), Segment(1.0, 2.0, "y", finish="repetition"))
+    assert [segment["finish"] for segment in formats.as_verbose_json(heard)["segments"]] == ["stop", "repetition"]
+
+
 def test_an_unknown_format_is_an_error() -> None:
     with pytest.raises(ValueError, match="known: text, json"):
         formats.render(HELLO, "docx")

@@ -37,14 +37,16 @@ def build_with(load: Any, **options: Any) -> Any:
 
     options.setdefault("jobs_folder", tempfile.mkdtemp(prefix="caspi-jobs-"))
     worker_env = {"PYTHONPATH": serving._python_path(Path.cwd())}
-    return assemble(parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), load)
+    return assemble(
+        parse({"model": "double", "num_cpus": 0.5, "worker_env": worker_env, **options}), lambda place: load()
+    )
 
 
 @contextmanager
-def run(application: Any) -> Iterator[str]:
+def run(application: Any, *, request_timeout_s: float = TIMEOUT_S) -> Iterator[str]:
     port = serving._claim_port("127.0.0.1", 0)
     with serving.running(
-        application, host="127.0.0.1", port=port, request_timeout_s=TIMEOUT_S, ready_timeout_s=90
+        application, host="127.0.0.1", port=port, request_timeout_s=request_timeout_s, ready_timeout_s=90
     ) as url:
         yield url
 

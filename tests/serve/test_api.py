@@ -16,6 +16,7 @@ from serve.batching import Clip
 from serve.deadline import by_deadline
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import ServedModel, State
 from tests.speech import spoken
 
 FILES = {"file": ("speech.flac", spoken(1.0))}
@@ -35,6 +36,9 @@ class Backend:
 
     async def is_ready(self) -> bool:
         return self._ready
+
+    async def describe(self) -> list[State]:
+        return [State(ServedModel("he", "7", "abc", "/models/abc"), since=0)] if self._ready else []
 
 
 @asynccontextmanager

@@ -4,10 +4,9 @@ import asyncio
 import io
 import json
 import re
-import socket
-import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -16,91 +15,21 @@ import numpy as np
 import openai
 import pytest
 import soundfile
-import uvicorn
 from openai.types.audio.transcription_create_params import TranscriptionCreateParamsStreaming
 
 from caspi.audio import SAMPLE_RATE, encode_flac
-from caspi.inference.engine import Clip
-from caspi.inference.transcription import TokenLogProb, Transcription
-from serve.api import http_app
-from serve.deadline import by_deadline
-from serve.errors import ApiError
-from serve.metrics import Metrics
-from serve.options import Options
+from tests.serve.scripted import Server
 from tests.speech import lay, speak, spoken
 
 CLIP = ("speech.flac", spoken(2.0))
 THREE_PARTS = ("three.flac", encode_flac(lay(20, (1, 3), (5, 6), (9, 15))))
 
 
-class Scripted:
-    """Answers `word N` to the piece that came as number N, and remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.clips: list[Clip] = []
-        self.num_cancelled = 0
-        self.delay_s = 0.0
-        self.fails_at = 0
-
-    async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
-        self.clips.append(clip)
-        number = len(self.clips)
-        try:
-            await by_deadline(asyncio.sleep(self.delay_s), deadline)
-        except asyncio.CancelledError:
-            self.num_cancelled += 1
-            raise
-        if number == self.fails_at:
-            raise ApiError(503, "The model died while it worked on this recording.", code="model_died")
-        tokens = (TokenLogProb(b"word", -0.25), TokenLogProb(f" {number}".encode(), -0.5))
-        log_probs = tokens if clip.with_log_probs else None
-        language = "Hebrew" if clip.language in (None, "he") else "English"
-        return Transcription(f"word {number}", language, clip.duration_s, log_probs=log_probs)
-
-    async def is_ready(self) -> bool:
-        return True
-
-
-class Server:
-    """The HTTP side on a port, in a thread."""
-
-    def __init__(self, **options: Any) -> None:
-        self.model = Scripted()
-        app = http_app(
-            self.model,
-            options=Options(model="double", **options),
-            key_hashes=[],
-            page="",
-            metrics=Metrics("test"),
-        )
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
-        self._thread.start()
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._listener.close()
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    running.model.clips.clear()
-    running.model.num_cancelled = 0
+def server() -> Iterator[Server]:
+    running = Server()
     yield running
-    running.model.delay_s, running.model.fails_at = 0.0, 0
+    running.stop()
 
 
 def ask(server: Server, file: Any = CLIP, **fields: Any) -> Any:
@@ -450,3 +379,23 @@ def test_the_page_of_the_api_needs_no_other(server: Server) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert "timestamp_granularities[]" in page.text and "covered_seconds" in page.text
     assert "http" not in page.text.replace("http-equiv", "") and "<script" not in page.text
+
+
+# --- what the guide shows
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "transcription-api.md"
+EXAMPLES = [
+    block
+    for block in re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    if "OpenAI(" in block
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["segments", "events"])
+def test_the_guides_examples_run(
+    server: Server, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lecture.mp3").write_bytes(libsndfile("MP3"))
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://127.0.0.1:8000", server.url), {})
+    assert "word 1" in capsys.readouterr().out

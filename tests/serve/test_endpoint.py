@@ -12,9 +12,10 @@ from typing import Any
 import openai
 import pytest
 
+from caspi.audio import encode_flac
 from caspi.errors import RequestError
 from tests.serve.conftest import API_KEY, build_with, double, run
-from tests.speech import spoken
+from tests.speech import lay, spoken
 
 CLIP = ("speech.flac", spoken(2.0))
 
@@ -39,16 +40,28 @@ def test_text_answers_a_line(client: openai.OpenAI) -> None:
     assert answer.endswith("}\n") and "pid" in answer
 
 
-def test_verbose_json_answers_one_segment_that_covers_the_clip(client: openai.OpenAI) -> None:
-    answer = ask(client, response_format="verbose_json", timestamp_granularities=["segment"])
-    assert (answer.language, answer.duration) == ("hebrew", 2.0)
-    assert [(segment.start, segment.end) for segment in answer.segments] == [(0.0, 2.0)]
-    assert answer.segments[0].text == answer.text
+def test_a_recording_in_parts_is_streamed_part_by_part(client: openai.OpenAI) -> None:
+    parts = ("parts.flac", encode_flac(lay(12, (1, 3), (5, 6), (8, 11))))
+    events = list(ask(client, parts, stream=True, response_format="verbose_json"))
+    kinds = [event.type.removeprefix("transcript.text.") for event in events]
+    assert kinds == ["delta", "segment"] * 3 + ["done"]
+    assert "".join(event.delta for event in events[:-1:2]) == events[-1].text
+    assert [round(event.start) for event in events[1:-1:2]] == [1, 5, 8]
 
 
-def test_subtitles_are_srt_and_vtt(client: openai.OpenAI) -> None:
-    assert ask(client, response_format="srt").startswith("1\n00:00:00,000 --> 00:00:02,000\n")
-    assert ask(client, response_format="vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+def test_a_client_that_leaves_frees_its_place(base_url: str) -> None:
+    minutes = ("minutes.flac", encode_flac(lay(29, *((2 * n, 2 * n + 1) for n in range(14)))))
+    with (
+        pytest.raises(openai.APITimeoutError),
+        openai.OpenAI(base_url=f"{base_url}/v1", api_key=API_KEY, max_retries=0, timeout=1.5) as impatient,
+    ):
+        ask(impatient, minutes, prompt="slow")
+    until = time.monotonic() + 20
+    while "caspi_requests_in_flight{" in (metrics := get(base_url, "/metrics")):
+        if metrics.split("caspi_requests_in_flight{")[1].split("}")[1].split()[0] == "0.0":
+            return
+        assert time.monotonic() < until, "still in flight"
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("language", ["he", "Hebrew", "HEBREW"])
@@ -132,7 +145,7 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
 def test_operators_need_no_key(base_url: str, client: openai.OpenAI) -> None:
     ask(client)
     assert get(base_url, "/healthz") == "ok\n"
-    assert get(base_url, "/readyz") == "ready\n"
+    assert get(base_url, "/readyz").startswith("ready\ndouble version=")
     metrics = get(base_url, "/metrics")
     assert 'path="/v1/audio/transcriptions"' in metrics
     assert "caspi_audio_seconds_total" in metrics

@@ -17,6 +17,7 @@ from serve.batching import Clip
 from serve.gate import JOBS, TRANSCRIPTIONS
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 from tests.speech import spoken
 
 FILES = {"file": ("speech.flac", spoken(1.0))}
@@ -28,6 +29,9 @@ class Backend:
 
     async def is_ready(self) -> bool:
         return True
+
+    async def describe(self) -> list[State]:
+        return []
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from serve.errors import ApiError
 from serve.gate import JOBS
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 from tests.speech import spoken
 
 FILES = {"file": ("meeting.flac", spoken(1.0))}
@@ -45,6 +46,9 @@ class Backend:
 
     async def is_ready(self) -> bool:
         return True
+
+    async def describe(self) -> list[State]:
+        return []
 
 
 @asynccontextmanager

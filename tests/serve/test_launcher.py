@@ -28,7 +28,7 @@ def test_the_configs_are_what_serve_deploys(name: str) -> None:
     schema = ServeDeploySchema.model_validate(config)
     options = parse(schema.applications[0].args)
     timeout_s = schema.http_options.request_timeout_s
-    assert timeout_s is not None and timeout_s > options.request_timeout_s
+    assert timeout_s is not None and timeout_s > options.max_request_s
 
 
 def test_a_misspelt_argument_is_named_with_the_known_ones() -> None:

@@ -23,6 +23,7 @@ from caspi.recipe.sections import Inference
 
 ENGINES: Mapping[str, str] = {
     "transformers": "caspi.inference.greedy:open_greedy",
+    "vllm": "caspi.inference.vllm_engine:open_vllm",
 }
 """The kinds of engines, and what opens each: a function of a model and limits, as `module:function`."""
 

@@ -52,7 +52,7 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
 def as_verbose_json(transcript: Transcript) -> dict[str, Any]:
     """OpenAI's `verbose_json`. What this model does not tell (tokens, silence) is null or empty.
 
-    `covered_seconds` and `speech_seconds` are ours; the latter went to the model.
+    `covered_seconds`, `speech_seconds` and a segment's `finish` are ours. Speech is what went to the model.
     """
     return {
         "task": "transcribe",
@@ -84,6 +84,7 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
         "avg_logprob": sum(log_probs) / len(log_probs) if log_probs else None,
         "compression_ratio": _compression_ratio(segment.text),
         "no_speech_prob": None,
+        "finish": segment.finish,
     }
 
 

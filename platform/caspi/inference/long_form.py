@@ -13,7 +13,7 @@ from caspi import audio
 from caspi.errors import RequestError
 from caspi.inference.cutting import Cutter, Cutting, Piece
 from caspi.inference.engine import BatchTranscriber
-from caspi.inference.transcription import TokenLogProb, Transcription
+from caspi.inference.transcription import Finish, TokenLogProb, Transcription
 
 MAX_RECORDING_S = 3 * 3600.0
 """The longest recording that is tested."""
@@ -23,7 +23,7 @@ _GROUP_S = 480.0
 
 # The head of Qwen3-ASR's answer, wherever it stands, and every other token that is no text.
 _TAG = re.compile(r"(?:\blanguage\s+[^<>\n]{0,40}?)?<asr_text>|<\|[^|<>]{1,40}\|>")
-_CUT_OFF_TAG = re.compile(r"\s*language(?:\s+\w{1,40})?\s*")
+_CUT_OFF_TAG = re.compile(r"\s*language(?:\s+[A-Z]\w{0,40})?\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,9 @@ class Segment:
 
     log_probs: tuple[TokenLogProb, ...] | None = None
     """Of the text's tokens. None: nobody asked."""
+
+    finish: Finish = "stop"
+    """Why the text ends. Anything but `stop` says that the model went astray in it; see `Transcription`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Joiner:
             self._speech[answer.language] = spoken
         # Times are right to 0.1 s; more digits than these would promise more than is known.
         start_s, end_s = (round(place / audio.SAMPLE_RATE, 2) for place in (piece.speech_start, piece.speech_end))
-        self._segments.append(Segment(start_s, end_s, text, answer.language, answer.log_probs))
+        self._segments.append(Segment(start_s, end_s, text, answer.language, answer.log_probs, answer.finish))
         return self._segments[-1]
 
     def finish(self) -> Transcript:

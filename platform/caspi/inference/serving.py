@@ -17,13 +17,14 @@ from types import ModuleType
 from typing import Any
 
 import caspi
-from caspi import ray_session, settings
+from caspi import ray_session, settings, tracking
 from caspi.errors import ModelError, RequestError, ServingError
 from caspi.inference.exposure import check_exposure
 from caspi.inference.header_deadline import CALLBACK, CALLBACK_VARIABLE
 from caspi.recipe.sections import Inference, Serving
 
 APPLICATION = "caspi"
+FOLLOW_EVERY_S = 5.0
 READY_TIMEOUT_S = 300.0
 
 # The proxy's own deadline is the last resort: it answers without an OpenAI body, so ours has to come first.
@@ -39,35 +40,50 @@ def endpoint(
     serving: Serving | None = None,
     inference: Inference | None = None,
     ready_timeout_s: float = READY_TIMEOUT_S,
+    follow: bool = False,
 ) -> Iterator[str]:
     """Serve a model for as long as the block runs; yields the base URL, `http://127.0.0.1:8000`, once it answers.
 
-    Joins the Ray session that is there, or starts one. `port=0` takes a free one.
+    Joins the Ray session that is there, or starts one. `port=0` takes a free one. With `follow`, `models:/NAME@alias`
+    is looked up again and again, and the model exchanged when the alias has moved.
 
     Raises:
-        RequestError: the port is taken, the address is open to the network without API keys, `serve/` is not there.
+        RequestError: the port is taken, the address is open to the network without API keys, `serve/` is not there, or
+            there is no alias to follow.
         ServingError: the endpoint did not become ready.
     """
     serving, inference = serving or Serving(), inference or Inference()
     env = settings.read()
     check_exposure(host, has_keys=bool(env.api_keys or env.api_keys_file))
+    if follow and "@" not in str(model):
+        raise RequestError(f"{model} has no alias to follow; expected models:/NAME@alias, or no --follow")
     port = _claim_port(host, port)
     root = _repository_root()
-    args = {
-        "model": _locate(model),
+    worker_env = {"PYTHONPATH": _python_path(root), "CASPI_HOME": str(settings.read().home)}
+    args: dict[str, Any] = {
+        "engine": serving.engine,
         "replicas": serving.replicas,
         "batch_wait_s": serving.batch_wait_s,
         "request_timeout_s": serving.request_timeout_s,
         "max_upload_mb": serving.max_upload_mb,
         "max_batch_s": inference.max_batch_s,
         "max_tokens_per_s": inference.max_tokens_per_s,
-        "worker_env": {"PYTHONPATH": _python_path(root)},
+        "worker_env": worker_env,
     }
     os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy
-    with ray_session.connect():
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as starting:
+        if tracking.is_uri(str(model)):
+            # One server for all who ask while this starts, and for as long as we serve if the replicas go on asking.
+            uri = (stack if follow else starting).enter_context(tracking.server())
+            if follow:
+                worker_env["MLFLOW_TRACKING_URI"] = uri
+                args["follow_s"] = FOLLOW_EVERY_S
+        args["model"] = _check_model(model)
+        stack.enter_context(ray_session.connect())
         args |= _resources(serving.replicas)
         app = _import_app(root)
         application = app.build(args)
+        starting.close()
         with running(
             application,
             host=host,
@@ -121,8 +137,11 @@ def running(
 
     if ray.serve.status().proxies:
         raise RequestError("this Ray cluster already serves something; use `serve deploy serve/config.yaml` there")
-    logs = LoggingConfig(log_level="INFO" if settings.read().verbose else "ERROR", enable_access_log=False)
-    logging.getLogger("ray.serve").setLevel(logs.log_level)  # importing Serve has set it to INFO
+    level = "INFO" if settings.read().verbose else "ERROR"
+    logs = LoggingConfig(log_level=level, enable_access_log=False)
+    logging.getLogger("ray.serve").setLevel(level)  # importing Serve has set it to INFO
+    # The replicas': files of the session, where a line a request belongs.
+    request_logs = LoggingConfig(encoding="JSON", log_level="INFO", enable_access_log=False)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     try:
         ray.serve.start(
@@ -133,7 +152,7 @@ def running(
             logging_config=logs,
         )
         # Not waiting here: `run` itself has no deadline, and replicas that find no CPU would keep it for ever.
-        target = ray.serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=logs)
+        target = ray.serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=request_logs)
         ray.serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         _wait_until_ready(url, timeout_s=ready_timeout_s)
         yield url
@@ -218,8 +237,10 @@ def _claim_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _locate(model: str | Path) -> str:
+def _check_model(model: str | Path) -> str:
     """The model as a replica will find it: a folder by its absolute path, for replicas run in other folders.
+
+    What MLflow has is fetched here, where the replicas on this machine find it.
 
     Raises:
         ModelError: it is not there. Said here, because a replica would say it after half a minute.
@@ -229,10 +250,9 @@ def _locate(model: str | Path) -> str:
         return str(folder.absolute())
     if settings.read().ray_address:
         return str(model)  # the replicas may see what this machine does not
-    from caspi.tracking import is_uri, locate_model
-
-    if is_uri(str(model)):
-        return str(locate_model(str(model)))
+    if tracking.is_uri(str(model)):
+        tracking.locate_model(str(model))
+        return str(model)
     if str(model).startswith(("/", ".", "~")) or str(model).count("/") != 1:
         raise ModelError(
             f"{model}: no such model; expected a folder, a Hub id OWNER/NAME, models:/NAME@alias or runs:/ID/model"

@@ -17,7 +17,7 @@ from caspi.model import Loaded, load, log_mel, num_audio_tokens
 from caspi.recipe.sections import Inference
 
 # The head `language Hebrew<asr_text>` and the end of turn, which no rate of speech accounts for.
-_EXTRA_TOKENS = 16
+EXTRA_TOKENS = 16
 
 
 class Transcriber:
@@ -108,7 +108,7 @@ class Transcriber:
             **inputs,
             input_features=features.values.to(model.dtype),
             input_features_mask=features.mask,
-            max_new_tokens=_EXTRA_TOKENS + math.ceil(longest_s * self._limits.max_tokens_per_s),
+            max_new_tokens=EXTRA_TOKENS + math.ceil(longest_s * self._limits.max_tokens_per_s),
             do_sample=False,
         )
         answers = generated[:, inputs["input_ids"].shape[1] :].tolist()

@@ -330,6 +330,9 @@ class Inference(Section):
 class Serving(Section):
     """The endpoint."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What decodes. `vllm` wants an environment of its own, named by CASPI_VLLM_PYTHON; docs/guides/vllm.md."""
+
     replicas: int = Field(1, ge=1)
     """Copies of the model."""
 

@@ -29,6 +29,19 @@ def run_and_path(model: str, uri: str) -> tuple[str, str]:
     raise ModelError(f"{model}: expected models:/NAME@alias, models:/NAME/VERSION or runs:/ID/{MODEL_ARTIFACT}")
 
 
+def pin_version(model: str, uri: str) -> str:
+    """`models:/NAME@alias` as the `models:/NAME/VERSION` that it means now. Other URIs stay as they are.
+
+    Raises:
+        ModelError: MLflow has no such model.
+    """
+    rest = model.removeprefix("models:/").strip("/")
+    if not model.startswith("models:/") or "@" not in rest:
+        return model
+    version = _model_version(rest, model, uri)
+    return f"models:/{version.name}/{version.version}"
+
+
 def _model_version(rest: str, model: str, uri: str) -> Any:
     with client(uri) as mlflow:
         from mlflow.exceptions import MlflowException

@@ -1,0 +1,200 @@
+"""Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
+
+    python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
+        [--millions 20] [--clients 1 4 16] [--seconds 6]
+
+Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
+same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
+own share of a core is in the last column: it is taken from the server's machine.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
+from tests.vllm.environment import ENVIRONMENT
+
+SERVERS = ("obvious", "vllm", "caspi")
+BOUNDARY = "caspi-benchmark"
+START_TIMEOUT_S = 300
+ANSWER_TIMEOUT_S = 60
+EXTRA_TOKENS = 16  # what Caspi allows beside the rate of speech
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What so many clients saw."""
+
+    num_clients: int
+    latencies_s: list[float]
+    num_errors: int
+    wall_s: float
+    client_share: float  # of one core
+
+    def __str__(self) -> str:
+        if not self.latencies_s:
+            return f"{self.num_clients:3} clients: {self.num_errors} errors and no answer"
+        rate = len(self.latencies_s) / self.wall_s
+        p50, p95 = (percentile(self.latencies_s, share) for share in (0.5, 0.95))
+        return (
+            f"{self.num_clients:3} clients  {rate:6.1f} requests/s  {rate * CLIP_S:6.0f} x real time  "
+            f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {self.num_errors} errors  "
+            f"client {100 * self.client_share:.0f}% of a core"
+        )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def command(server: str, model: Path, port: int, vllm_python: Path | None) -> list[str]:
+    """What starts a server. All are told the same bound of tokens, by the request or here."""
+    match server:
+        case "obvious":
+            return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port)]
+        case "caspi":
+            rate = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
+            bound = f"inference.max_tokens_per_s={rate}"
+            return [sys.executable, "-m", "caspi", "serve", "--model", str(model), "--port", str(port), "--set", bound]
+    # Without its caches: the clips come again and again, which recordings do not.
+    options = (
+        "--dtype float32 --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
+    )
+    module = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "caspi"]
+    return [str(vllm_python), *module, "--port", str(port), *options.split(), "--limit-mm-per-prompt", '{"audio": 1}']
+
+
+def environment(server: str, num_threads: int) -> dict[str, str]:
+    """All may use all cores. Ray gives a replica one core less than it has, for the ingress."""
+    if server != "vllm":
+        return {**os.environ, "CASPI_NUM_CPUS": str(num_threads + 1)}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, **ENVIRONMENT, "OMP_NUM_THREADS": str(num_threads)}
+
+
+@contextmanager
+def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) -> Iterator[str]:
+    """The server in a group of processes of its own, for as long as the block runs; yields its transcriptions' URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(server, model, port, vllm_python),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(server, os.cpu_count() or 2),
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
+        _await_start(process, url, log)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+
+
+def _await_start(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    body, deadline = encode(clips(1)[0]), time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            answer = httpx2.post(url, content=body, headers=HEADERS, timeout=ANSWER_TIMEOUT_S)
+            if answer.status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.5)
+    raise SystemExit(f"the server did not start; its last lines:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+def encode(clip: bytes) -> bytes:
+    """A request's body, made once: composing it is no server's work."""
+    fields = {"model": "caspi", "language": "he", "max_completion_tokens": str(NUM_TOKENS)}  # the last is vLLM's
+    parts = [f'name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
+    parts.append('name="file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n')
+    head = "\r\n".join(f"--{BOUNDARY}\r\nContent-Disposition: form-data; {part}" for part in parts)
+    return head.encode() + clip + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: int, duration_s: float) -> Measured:
+    """Have clients ask for `duration_s`, each its next clip when it has its answer; all that was asked is answered."""
+    latencies_s: list[float] = []
+    num_errors = 0
+    order = itertools.cycle(bodies)
+    async with httpx2.AsyncClient(headers=HEADERS, timeout=ANSWER_TIMEOUT_S) as http:
+
+        async def ask_until(end: float, *, counts: bool) -> None:
+            nonlocal num_errors
+            while time.perf_counter() < end:
+                began = time.perf_counter()
+                answer = await http.post(url, content=next(order))
+                if not counts:
+                    continue
+                if answer.status_code == 200 and answer.json()["text"].strip() == text:
+                    latencies_s.append(time.perf_counter() - began)
+                else:
+                    num_errors += 1
+
+        async def all_until(end: float, *, counts: bool) -> None:
+            await asyncio.gather(*(ask_until(end, counts=counts) for _ in range(num_clients)))
+
+        await all_until(time.perf_counter() + 2, counts=False)
+        began, began_cpu = time.perf_counter(), time.process_time()
+        await all_until(began + duration_s, counts=True)
+        wall_s = time.perf_counter() - began
+        share = (time.process_time() - began_cpu) / wall_s
+    return Measured(num_clients, latencies_s, num_errors, wall_s, share)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
+    parser.add_argument("--vllm-python", type=Path, help="the interpreter of vLLM's environment; without it, no vLLM")
+    parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    model = build_model(folder / f"model-{arguments.millions}m", arguments.millions)
+    bodies, text = [encode(clip) for clip in clips(64)], expected_text(model)
+    print(f"{arguments.millions} M parameters, clips of {CLIP_S} s, {NUM_TOKENS} tokens, {os.cpu_count()} cores")
+    for server in arguments.servers:
+        if server == "vllm" and arguments.vllm_python is None:
+            continue
+        with running(server, model, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
+            for num_clients in arguments.clients:
+                seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
+                print(f"{server:8} {seen}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
