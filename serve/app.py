@@ -16,7 +16,7 @@ import ray.serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from caspi import settings
-from caspi.inference.api_keys import check_chosen, hash_key
+from caspi.inference.api_keys import check_chosen, hash_key, read_keys
 from serve.ingress import Ingress
 from serve.model import Load, TranscriptionModel, load_engine
 from serve.options import Autoscaling, Options, parse
@@ -51,6 +51,8 @@ def assemble(options: Options, load: Load) -> ray.serve.Application:
     api_keys = settings.read().api_keys
     check_chosen(api_keys)
     options = options.with_defaults(settings.read())
+    if options.api_keys_file is not None:
+        read_keys(options.api_keys_file)  # a bad one is refused here, and not by every replica in turn
     key_hashes = sorted(map(hash_key, api_keys))
     model = _model(options, "TranscriptionModel", options.model, **_copies(options))
     followed = options.model if options.follow_s else ""

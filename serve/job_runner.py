@@ -31,6 +31,9 @@ FIELDS, TRANSCRIPT = TypeAdapter(Fields), TypeAdapter(Transcript)
 # How soon a process sees what another one was given; its own jobs it sees at once.
 POLL_S = 1.0
 
+# Webhooks under way at once, so that a receiver that does not answer does not hold up the others.
+NUM_DELIVERIES = 4
+
 # Before the next attempt at a job that failed by no fault of its own.
 RETRY_S = 5.0
 
@@ -96,7 +99,8 @@ class JobRunner:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._options.jobs_at_once):
                 tasks.create_task(self._for_ever(self._work))
-            tasks.create_task(self._for_ever(self._deliver))
+            for _ in range(NUM_DELIVERIES):
+                tasks.create_task(self._for_ever(self._deliver))
             tasks.create_task(self._for_ever(self._clean))
 
     async def _for_ever(self, step: Callable[[], Awaitable[float]]) -> None:

@@ -42,7 +42,7 @@ def jobs_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         if request.param == "sqlite":
             yield f"sqlite:///{tmp_path}/jobs.db"
         else:
-            yield stack.enter_context(postgres.server(tmp_path))
+            yield stack.enter_context(postgres.server())
 
 
 def until(look: Callable[[], Any]) -> Any:
