@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
 from caspi.errors import ModelError
 
 # Written to the output of the released template: a system turn always, one audio, user text ignored.
@@ -163,6 +161,13 @@ class Prompter:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
         return (None if language == NO_SPEECH else language), text
 
+    @cached_property
+    def _byte_of(self) -> dict[str, int]:
+        """Byte-level BPE writes each byte as a printable letter."""
+        from transformers.convert_slow_tokenizer import bytes_to_unicode  # seconds, for those who ask for pieces alone
+
+        return {letter: byte for byte, letter in bytes_to_unicode().items()}
+
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """What each token of the text in generated ids stands for, in UTF-8: the last of `ids`, without the head.
 
@@ -171,10 +176,6 @@ class Prompter:
         marker = self._special["<asr_text>"]
         text_ids = list(ids[ids.index(marker) + 1 :] if marker in ids else ids)
         return [
-            b"" if token in self._added_ids else bytes(_BYTES[letter] for letter in letters)
+            b"" if token in self._added_ids else bytes(self._byte_of[letter] for letter in letters)
             for token, letters in zip(text_ids, self.tokenizer.convert_ids_to_tokens(text_ids), strict=True)
         ]
-
-
-# Byte-level BPE writes each byte as a printable letter.
-_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
