@@ -126,7 +126,11 @@ class Batcher:
             if not self._inside:
                 await self._await_company()
             self._news.clear()
-            for request, outcome in await loop.run_in_executor(self._thread, self._work):
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._work)
+            except Exception as bug:  # of ours, or of an engine's answer to `fits`: nobody shall wait for ever
+                outcomes = [(request, bug) for request in self._open]
+            for request, outcome in outcomes:
                 if request.answer.done():
                     continue
                 if isinstance(outcome, Exception):

@@ -1,13 +1,12 @@
 """Any speech recognition model of transformers (Whisper, wav2vec 2.0, Moonshine, Parakeet, ...) as a system."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from caspi import audio
 from caspi.errors import ModelError, RequestError
-from caspi.inference.transcriber import batches_by_length
 from caspi.inference.transcription import Transcription
 from caspi.recipe.sections import Inference
 
@@ -71,7 +70,7 @@ class HuggingFaceModel:
         texts = [""] * len(clips)
         longest = max(map(len, clips), default=1)
         # Clips of similar length together, so that a model without windows of its own pads little.
-        for batch in batches_by_length([len(clip) for clip in clips], max_samples=longest * self._batch_size):
+        for batch in _batches_by_length([len(clip) for clip in clips], max_samples=longest * self._batch_size):
             answers = self._pipeline(
                 [{"raw": clips[place], "sampling_rate": audio.SAMPLE_RATE} for place in batch],
                 # The pipeline would write letters for the padding that other kinds of models get in a batch.
@@ -102,3 +101,18 @@ class HuggingFaceModel:
 
 def _is_long(clip: np.ndarray) -> bool:
     return len(clip) > _WINDOW_S * audio.SAMPLE_RATE
+
+
+def _batches_by_length(lengths: Sequence[int], *, max_samples: int) -> Iterator[list[int]]:
+    """Group positions so that clips of similar length share a batch of at most `max_samples`, padding included.
+
+    A clip longer than the bound gets a batch of its own.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > max_samples:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch

@@ -22,7 +22,7 @@ from caspi.inference.transcription import Transcription
 from caspi.recipe.sections import Inference
 
 ENGINES: Mapping[str, str] = {
-    "transformers": "caspi.inference.greedy:open_greedy",
+    "transformers": "caspi.inference.transformers_engine:open_transformers",
     "vllm": "caspi.inference.vllm_engine:open_vllm",
 }
 """The kinds of engines, and what opens each: a function of a model and limits, as `module:function`."""

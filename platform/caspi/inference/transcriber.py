@@ -1,36 +1,28 @@
 """Speech to text in this process, with transformers."""
 
-import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from caspi import audio, text
-from caspi.inference import long_form
-from caspi.inference.long_form import Transcript
+from caspi import audio
+from caspi.errors import RequestError
+from caspi.inference.engine import Clip, drain
 from caspi.inference.transcription import Transcription
-from caspi.model import Loaded, load, log_mel, num_audio_tokens
+from caspi.inference.transformers_engine import TransformersEngine, load_for_inference
+from caspi.model import Loaded
 from caspi.recipe.sections import Inference
-
-# The head `language Hebrew<asr_text>` and the end of turn, which no rate of speech accounts for.
-EXTRA_TOKENS = 16
 
 
 class Transcriber:
-    """A loaded model that answers with text.
+    """A loaded model that answers with text, by the engine that serves it too.
 
     transcriber = Transcriber.load("runs/demo/run/model")
     transcriber.transcribe("speech.wav", language="he").text
     """
 
     def __init__(self, loaded: Loaded, *, limits: Inference | None = None) -> None:
-        self._loaded = loaded
-        self._limits = limits or Inference()
-        self._device = next(loaded.model.parameters()).device
+        self._engine = TransformersEngine(loaded, limits=limits or Inference())
 
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None, limits: Inference | None = None) -> "Transcriber":
@@ -41,18 +33,12 @@ class Transcriber:
         Raises:
             ModelError: it is not there, or not a model that Caspi can use.
         """
-        from caspi.tracking import locate_model  # MLflow is needed for its URIs alone
-
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        return cls(load(locate_model(str(model)), device=device, dtype=dtype), limits=limits)
+        return cls(load_for_inference(model, device=device), limits=limits)
 
     def transcribe(
         self, recording: str | Path | bytes | np.ndarray, *, language: str | None = None, prompt: str | None = None
-    ) -> Transcript:
-        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples, of any length.
-
-        What holds no speech does not reach the model; see `long_form`.
+    ) -> Transcription:
+        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples.
 
         Args:
             language: ISO 639 code or English name. None lets the model say which it hears.
@@ -62,8 +48,8 @@ class Transcriber:
             AudioError: the recording cannot be used.
             RequestError: the file is not there, or the language is unknown.
         """
-        source = Path(recording) if isinstance(recording, str) else recording
-        return long_form.transcribe(self, source, language=language, prompt=prompt or "")
+        samples = recording if isinstance(recording, np.ndarray) else _read(recording).samples
+        return self.transcribe_batch([samples], languages=[language], prompts=[prompt or ""])[0]
 
     def transcribe_batch(
         self,
@@ -72,70 +58,21 @@ class Transcriber:
         languages: Sequence[str | None] | None = None,
         prompts: Sequence[str] | None = None,
     ) -> list[Transcription]:
-        """Transcribe 16 kHz mono clips, in batches of similar length. Answers come in the order of the clips."""
-        names = [
-            None if language is None else text.language_name(text.language_code(language))
-            for language in languages or [None] * len(clips)
-        ]
-        contexts = list(prompts) if prompts is not None else [""] * len(clips)
-        answers: list[Transcription | None] = [None] * len(clips)
-        for batch in batches_by_length([len(clip) for clip in clips], max_samples=self._max_batch_samples):
-            began = time.perf_counter()
-            texts = self._generate([clips[i] for i in batch], [names[i] for i in batch], [contexts[i] for i in batch])
-            latency_s = time.perf_counter() - began
-            for i, (language, written) in zip(batch, texts, strict=True):
-                answers[i] = Transcription(written, language, len(clips[i]) / audio.SAMPLE_RATE, latency_s)
-        return [answer for answer in answers if answer is not None]
+        """Transcribe 16 kHz mono clips, as many at a time as there is room for. Answers come in the order of the clips.
 
-    @property
-    def _max_batch_samples(self) -> int:
-        return int(self._limits.max_batch_s * audio.SAMPLE_RATE)
-
-    @torch.inference_mode()
-    def _generate(
-        self, clips: Sequence[np.ndarray], languages: Sequence[str | None], contexts: Sequence[str]
-    ) -> list[tuple[str | None, str]]:
-        """Greedy answers for one batch, as (language, text)."""
-        prompter, model = self._loaded.prompter, self._loaded.model
-        prompts = [
-            prompter.prompt(num_audio_tokens(len(clip)), context=context, language=language)
-            for clip, language, context in zip(clips, languages, contexts, strict=True)
-        ]
-        inputs = _pad_left(prompts, prompter.pad_id, self._device)
-        features = log_mel(clips, device=self._device)
-        longest_s = max(len(clip) for clip in clips) / audio.SAMPLE_RATE
-        generated = model.generate(
-            **inputs,
-            input_features=features.values.to(model.dtype),
-            input_features_mask=features.mask,
-            max_new_tokens=EXTRA_TOKENS + math.ceil(longest_s * self._limits.max_tokens_per_s),
-            do_sample=False,
-        )
-        answers = generated[:, inputs["input_ids"].shape[1] :].tolist()
-        return [prompter.parse(ids, language=language) for ids, language in zip(answers, languages, strict=True)]
+        Raises:
+            RequestError: a language is unknown.
+        """
+        languages, prompts = languages or [None] * len(clips), prompts or [""] * len(clips)
+        described = zip(clips, languages, prompts, strict=True)
+        return drain(self._engine, [Clip.of(clip, language=lang, prompt=prompt) for clip, lang, prompt in described])
 
 
-def batches_by_length(lengths: Sequence[int], *, max_samples: int) -> Iterator[list[int]]:
-    """Group positions so that clips of similar length share a batch of at most `max_samples`, padding included.
-
-    A clip longer than the bound gets a batch of its own.
-    """
-    batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > max_samples:
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch
-
-
-def _pad_left(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Any]:
-    """Generation continues each row at its right end, so padding goes to the left."""
-    width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), pad_id)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
+def _read(recording: str | Path | bytes) -> audio.Audio:
+    if isinstance(recording, bytes):
+        return audio.decode(recording, source="bytes")
+    try:
+        encoded = Path(recording).read_bytes()
+    except OSError as error:
+        raise RequestError(f"{recording}: cannot be read: {error.strerror}") from error
+    return audio.decode(encoded, source=str(recording))

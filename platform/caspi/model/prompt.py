@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from caspi.errors import ModelError
 
 # Written to the output of the released template: a system turn always, one audio, user text ignored.
@@ -153,3 +155,14 @@ class Prompter:
             language = named or None
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
         return (None if language == NO_SPEECH else language), text
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """What each token of the text in generated ids stands for, in UTF-8: the last of `ids`, without the head."""
+        marker = self._special["<asr_text>"]
+        text_ids = ids[ids.index(marker) + 1 :] if marker in ids else ids
+        letters = self.tokenizer.convert_ids_to_tokens(list(text_ids))
+        return [bytes(_BYTES[letter] for letter in piece) for piece in letters]
+
+
+# Byte-level BPE writes each byte as a printable letter.
+_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}

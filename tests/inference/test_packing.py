@@ -1,0 +1,45 @@
+"""Linear layers that use oneDNN compute what PyTorch's compute."""
+
+import copy
+
+import pytest
+import torch
+
+from caspi.inference.engine import Clip, drain
+from caspi.inference.packing import PackedLinear, pack_linears
+from caspi.inference.transformers_engine import TransformersEngine
+from caspi.model import Loaded
+from caspi.recipe.sections import Inference
+from tests.inference.conftest import noise
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (16,), (101,), (3, 13)])
+def test_a_packed_layer_gives_the_same_numbers(shape: tuple[int, ...], bias: bool) -> None:
+    linear = torch.nn.Linear(96, 40, bias=bias)
+    inputs = torch.randn(*shape, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(inputs), linear(inputs))
+
+
+@needs_onednn
+@pytest.mark.usefixtures("without_guard")
+def test_a_packed_model_gives_the_same_answers(loaded: Loaded) -> None:
+    packed = Loaded(copy.deepcopy(loaded.model), loaded.processor, loaded.prompter)
+    pack_linears(packed.model)
+    assert not [module for module in packed.model.modules() if type(module) is torch.nn.Linear]
+    clips = [Clip.of(noise(seconds, seed=number)) for number, seconds in enumerate((1.0, 3.0, 0.5))]
+    answers, expected = (
+        [each.text for each in drain(TransformersEngine(model, limits=Inference()), clips)]
+        for model in (packed, loaded)
+    )
+    assert answers == expected
+
+
+def test_layers_in_other_types_stay(loaded: Loaded) -> None:
+    model = copy.deepcopy(loaded.model).bfloat16()
+    pack_linears(model)
+    assert not [module for module in model.modules() if isinstance(module, PackedLinear)]
