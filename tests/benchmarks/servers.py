@@ -24,6 +24,7 @@ from pathlib import Path
 
 import httpx2
 
+from caspi.inference.answer import EXTRA_TOKENS
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
 from tests.vllm.environment import ENVIRONMENT
 
@@ -31,7 +32,11 @@ SERVERS = ("obvious", "vllm", "caspi")
 BOUNDARY = "caspi-benchmark"
 START_TIMEOUT_S = 300
 ANSWER_TIMEOUT_S = 60
-EXTRA_TOKENS = 16  # what Caspi allows beside the rate of speech
+
+RECIPE = f"""
+data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
+inference: {{max_tokens_per_s: {(NUM_TOKENS - EXTRA_TOKENS) / CLIP_S}}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,10 @@ def command(server: str, model: Path, port: int, vllm_python: Path | None) -> li
         case "obvious":
             return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port)]
         case "caspi":
-            rate = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
-            bound = f"inference.max_tokens_per_s={rate}"
-            return [sys.executable, "-m", "caspi", "serve", "--model", str(model), "--port", str(port), "--set", bound]
+            recipe = model.with_suffix(".yaml")
+            recipe.write_text(RECIPE, encoding="utf-8")
+            options = ["--model", str(model), "--port", str(port), "--recipe", str(recipe)]
+            return [sys.executable, "-m", "caspi", "serve", *options]
     # Without its caches: the clips come again and again, which recordings do not.
     options = (
         "--dtype float32 --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
@@ -101,7 +107,7 @@ def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) ->
         )
     try:
         url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
-        _await_start(process, url, log)
+        _await_start(process, url, encode(clips(1)[0], server), log)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
@@ -112,13 +118,15 @@ def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) ->
             process.wait()
 
 
-def _await_start(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    body, deadline = encode(clips(1)[0]), time.monotonic() + START_TIMEOUT_S
+def _await_start(process: subprocess.Popen[bytes], url: str, body: bytes, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             answer = httpx2.post(url, content=body, headers=HEADERS, timeout=ANSWER_TIMEOUT_S)
             if answer.status_code == 200:
                 return
+            if 400 <= answer.status_code < 500:
+                raise SystemExit(f"the server refuses the clip: {answer.text}")
         except httpx2.TransportError:
             pass
         time.sleep(0.5)
@@ -135,9 +143,10 @@ def _kill_group(group: int) -> None:
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-def encode(clip: bytes) -> bytes:
+def encode(clip: bytes, server: str) -> bytes:
     """A request's body, made once: composing it is no server's work."""
-    fields = {"model": "caspi", "language": "he", "max_completion_tokens": str(NUM_TOKENS)}  # the last is vLLM's
+    bound = {"max_completion_tokens": str(NUM_TOKENS)} if server == "vllm" else {}
+    fields = {"model": "caspi", "language": "he", **bound}
     parts = [f'name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
     parts.append('name="file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n')
     head = "\r\n".join(f"--{BOUNDARY}\r\nContent-Disposition: form-data; {part}" for part in parts)
@@ -183,13 +192,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server is stopped too
     folder = arguments.folder.absolute()
     model = build_model(folder / f"model-{arguments.millions}m", arguments.millions)
-    bodies, text = [encode(clip) for clip in clips(64)], expected_text(model)
+    sounds, text = clips(64), expected_text(model)
     print(f"{arguments.millions} M parameters, clips of {CLIP_S} s, {NUM_TOKENS} tokens, {os.cpu_count()} cores")
     for server in arguments.servers:
         if server == "vllm" and arguments.vllm_python is None:
             continue
+        bodies = [encode(clip, server) for clip in sounds]
         with running(server, model, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
             for num_clients in arguments.clients:
                 seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
