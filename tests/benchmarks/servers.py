@@ -45,18 +45,18 @@ class Measured:
 
     num_clients: int
     latencies_s: list[float]
-    num_errors: int
+    wrong: list[str]  # answers that are not the expected text
     wall_s: float
     client_share: float  # of one core
 
     def __str__(self) -> str:
         if not self.latencies_s:
-            return f"{self.num_clients:3} clients: {self.num_errors} errors and no answer"
+            return f"{self.num_clients:3} clients: {len(self.wrong)} errors and no answer, such as {self.wrong[:1]}"
         rate = len(self.latencies_s) / self.wall_s
         p50, p95 = (percentile(self.latencies_s, share) for share in (0.5, 0.95))
         return (
             f"{self.num_clients:3} clients  {rate:6.1f} requests/s  {rate * CLIP_S:6.0f} x real time  "
-            f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {self.num_errors} errors  "
+            f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {len(self.wrong)} errors  "
             f"client {100 * self.client_share:.0f}% of a core"
         )
 
@@ -156,12 +156,11 @@ def encode(clip: bytes, server: str) -> bytes:
 async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: int, duration_s: float) -> Measured:
     """Have clients ask for `duration_s`, each its next clip when it has its answer; all that was asked is answered."""
     latencies_s: list[float] = []
-    num_errors = 0
+    wrong: list[str] = []
     order = itertools.cycle(bodies)
     async with httpx2.AsyncClient(headers=HEADERS, timeout=ANSWER_TIMEOUT_S) as http:
 
         async def ask_until(end: float, *, counts: bool) -> None:
-            nonlocal num_errors
             while time.perf_counter() < end:
                 began = time.perf_counter()
                 answer = await http.post(url, content=next(order))
@@ -170,7 +169,7 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
                 if answer.status_code == 200 and answer.json()["text"].strip() == text:
                     latencies_s.append(time.perf_counter() - began)
                 else:
-                    num_errors += 1
+                    wrong.append(answer.text)
 
         async def all_until(end: float, *, counts: bool) -> None:
             await asyncio.gather(*(ask_until(end, counts=counts) for _ in range(num_clients)))
@@ -180,7 +179,7 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
         await all_until(began + duration_s, counts=True)
         wall_s = time.perf_counter() - began
         share = (time.process_time() - began_cpu) / wall_s
-    return Measured(num_clients, latencies_s, num_errors, wall_s, share)
+    return Measured(num_clients, latencies_s, wrong, wall_s, share)
 
 
 def main() -> None:
