@@ -1,11 +1,13 @@
 """Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
 
     python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
-        [--millions 20] [--clients 1 4 16] [--seconds 6]
+        [--millions 20] [--clients 1 4 16] [--seconds 6] [--hour]
 
 Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
 own share of a core is in the last column: it is taken from the server's machine.
+
+`--hour` then sends Caspi one recording of an hour, and compares with the bare engine on its pieces in a batch.
 """
 
 import argparse
@@ -23,18 +25,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import numpy as np
+import yaml
 
+from caspi.audio import SAMPLE_RATE, encode_flac
 from caspi.inference.answer import EXTRA_TOKENS
+from caspi.inference.engine import Clip, drain, open_engine
+from caspi.recipe import parse_recipe
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
+from tests.speech import lay
 from tests.vllm.environment import ENVIRONMENT
 
 SERVERS = ("obvious", "vllm", "caspi")
 BOUNDARY = "caspi-benchmark"
 START_TIMEOUT_S = 300
 ANSWER_TIMEOUT_S = 60
+HOUR_TIMEOUT_S = 900
+PIECE_S = 28.0
 
 RECIPE = f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
+serving: {{max_upload_mb: 200}}
 inference: {{max_tokens_per_s: {(NUM_TOKENS - EXTRA_TOKENS) / CLIP_S}}}
 """
 
@@ -125,7 +136,7 @@ def _await_start(process: subprocess.Popen[bytes], url: str, body: bytes, log: P
             answer = httpx2.post(url, content=body, headers=HEADERS, timeout=ANSWER_TIMEOUT_S)
             if answer.status_code == 200:
                 return
-            if 400 <= answer.status_code < 500:
+            if answer.status_code in (400, 413, 415, 422):  # not 404: Serve listens before it has the application
                 raise SystemExit(f"the server refuses the clip: {answer.text}")
         except httpx2.TransportError:
             pass
@@ -182,6 +193,31 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
     return Measured(num_clients, latencies_s, wrong, wall_s, share)
 
 
+def recorded(duration_s: float) -> np.ndarray:
+    """Sentences of six seconds with pauses, (num_samples,) float32."""
+    return lay(duration_s, *((start_s, start_s + 6.0) for start_s in np.arange(0.4, duration_s - 6.4, 6.8)))
+
+
+def bare_rtfx(model: Path, sound: np.ndarray) -> float:
+    """The engine alone, on pieces of the recording that are all there, with the bounds that the endpoint has."""
+    limits = parse_recipe(yaml.safe_load(RECIPE)).inference
+    engine = open_engine(model, limits=limits)
+    step = int(PIECE_S * SAMPLE_RATE)
+    pieces = [Clip.of(sound[start : start + step], language="he") for start in range(0, len(sound), step)]
+    drain(engine, pieces[:4])
+    began = time.perf_counter()
+    drain(engine, pieces)
+    return len(sound) / SAMPLE_RATE / (time.perf_counter() - began)
+
+
+def served_rtfx(url: str, sound: np.ndarray) -> tuple[float, float]:
+    """The whole recording through HTTP, decoding and finding speech included; and the seconds that were covered."""
+    body = encode(encode_flac(sound), "caspi")
+    began = time.perf_counter()
+    answer = httpx2.post(url, content=body, headers=HEADERS, timeout=HOUR_TIMEOUT_S).raise_for_status().json()
+    return len(sound) / SAMPLE_RATE / (time.perf_counter() - began), answer["covered_seconds"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
@@ -189,6 +225,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--hour", action="store_true", help="a recording of an hour as well")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server is stopped too
@@ -204,6 +241,12 @@ def main() -> None:
             for num_clients in arguments.clients:
                 seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
                 print(f"{server:8} {seen}", flush=True)
+    if arguments.hour:
+        sound = recorded(3600)
+        bare = bare_rtfx(model, sound)
+        with running("caspi", model, vllm_python=None, log=folder / "hour.log") as url:
+            served, covered_s = served_rtfx(url, sound)
+        print(f"an hour: {served:.0f} x real time, bare {bare:.0f}: {served / bare:.2f}; covered {covered_s} s")
 
 
 if __name__ == "__main__":

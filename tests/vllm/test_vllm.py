@@ -121,8 +121,7 @@ def test_a_killed_vllm_is_an_error_and_leaves_nothing_behind(
 def test_vllm_ends_when_its_owner_is_killed(vllm_environment: Mapping[str, str], toy_model: Path):
     code = f"""
         from pathlib import Path
-        from caspi.inference.transcription import Transcription
-from caspi.inference.vllm_engine import open_vllm
+        from caspi.inference.vllm_engine import open_vllm
         from caspi.recipe.sections import Inference
         engine = open_vllm(Path({str(toy_model)!r}), limits=Inference())
         print("open", flush=True)

@@ -58,7 +58,7 @@ def endpoint(
     port = _claim_port(host, port)
     root = _repository_root()
     worker_env = {"PYTHONPATH": _python_path(root), "CASPI_HOME": str(settings.read().home)}
-    args = {
+    args: dict[str, Any] = {
         "engine": serving.engine,
         "replicas": serving.replicas,
         "batch_wait_s": serving.batch_wait_s,
