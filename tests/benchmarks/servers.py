@@ -31,6 +31,7 @@ import yaml
 from caspi.audio import SAMPLE_RATE, encode_flac
 from caspi.inference.answer import EXTRA_TOKENS
 from caspi.inference.engine import Clip, drain, open_engine
+from caspi.model import to_qwen
 from caspi.recipe import parse_recipe
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
 from tests.speech import lay
@@ -193,6 +194,14 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
     return Measured(num_clients, latencies_s, wrong, wall_s, share)
 
 
+def in_original_layout(model: Path) -> Path:
+    """The same weights as vLLM wants them: in the native layout it finds no place for an output layer of its own."""
+    exported = model.with_name(f"{model.name}-qwen")
+    if not exported.exists():
+        to_qwen(model, exported)
+    return exported
+
+
 def recorded(duration_s: float) -> np.ndarray:
     """Sentences of six seconds with pauses, (num_samples,) float32."""
     return lay(duration_s, *((start_s, start_s + 6.0) for start_s in np.arange(0.4, duration_s - 6.4, 6.8)))
@@ -237,7 +246,8 @@ def main() -> None:
         if server == "vllm" and arguments.vllm_python is None:
             continue
         bodies = [encode(clip, server) for clip in sounds]
-        with running(server, model, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
+        given = in_original_layout(model) if server == "vllm" else model
+        with running(server, given, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
             for num_clients in arguments.clients:
                 seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
                 print(f"{server:8} {seen}", flush=True)
