@@ -26,13 +26,12 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
-import yaml
 
 from caspi.audio import SAMPLE_RATE, encode_flac
 from caspi.inference.answer import EXTRA_TOKENS
 from caspi.inference.engine import Clip, drain, open_engine
 from caspi.model import to_qwen
-from caspi.recipe import parse_recipe
+from caspi.recipe.sections import Inference
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
 from tests.speech import lay
 from tests.vllm.environment import ENVIRONMENT
@@ -44,10 +43,11 @@ ANSWER_TIMEOUT_S = 60
 HOUR_TIMEOUT_S = 900
 PIECE_S = 28.0
 
+MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
 RECIPE = f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
 serving: {{max_upload_mb: 200}}
-inference: {{max_tokens_per_s: {(NUM_TOKENS - EXTRA_TOKENS) / CLIP_S}}}
+inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}}}
 """
 
 
@@ -209,8 +209,7 @@ def recorded(duration_s: float) -> np.ndarray:
 
 def bare_rtfx(model: Path, sound: np.ndarray) -> float:
     """The engine alone, on pieces of the recording that are all there, with the bounds that the endpoint has."""
-    limits = parse_recipe(yaml.safe_load(RECIPE)).inference
-    engine = open_engine(model, limits=limits)
+    engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S))
     step = int(PIECE_S * SAMPLE_RATE)
     pieces = [Clip.of(sound[start : start + step], language="he") for start in range(0, len(sound), step)]
     drain(engine, pieces[:4])
