@@ -1,11 +1,13 @@
 """Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
 
     python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
-        [--millions 20] [--clients 1 4 16] [--seconds 6]
+        [--millions 20] [--clients 1 4 16] [--seconds 6] [--hour]
 
 Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
 own share of a core is in the last column: it is taken from the server's machine.
+
+`--hour` then sends Caspi one recording of an hour, and compares with the bare engine on its pieces in a batch.
 """
 
 import argparse
@@ -23,15 +25,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import numpy as np
 
+from caspi.audio import SAMPLE_RATE, encode_flac
+from caspi.inference.answer import EXTRA_TOKENS
+from caspi.inference.engine import Clip, drain, open_engine
+from caspi.model import to_qwen
+from caspi.recipe.sections import Inference
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
+from tests.speech import lay
 from tests.vllm.environment import ENVIRONMENT
 
 SERVERS = ("obvious", "vllm", "caspi")
 BOUNDARY = "caspi-benchmark"
 START_TIMEOUT_S = 300
 ANSWER_TIMEOUT_S = 60
-EXTRA_TOKENS = 16  # what Caspi allows beside the rate of speech
+HOUR_TIMEOUT_S = 900
+PIECE_S = 28.0
+
+MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
+RECIPE = f"""
+data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
+serving: {{max_upload_mb: 200}}
+inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +57,18 @@ class Measured:
 
     num_clients: int
     latencies_s: list[float]
-    num_errors: int
+    wrong: list[str]  # answers that are not the expected text
     wall_s: float
     client_share: float  # of one core
 
     def __str__(self) -> str:
         if not self.latencies_s:
-            return f"{self.num_clients:3} clients: {self.num_errors} errors and no answer"
+            return f"{self.num_clients:3} clients: {len(self.wrong)} errors and no answer, such as {self.wrong[:1]}"
         rate = len(self.latencies_s) / self.wall_s
         p50, p95 = (percentile(self.latencies_s, share) for share in (0.5, 0.95))
         return (
             f"{self.num_clients:3} clients  {rate:6.1f} requests/s  {rate * CLIP_S:6.0f} x real time  "
-            f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {self.num_errors} errors  "
+            f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {len(self.wrong)} errors  "
             f"client {100 * self.client_share:.0f}% of a core"
         )
 
@@ -66,9 +83,10 @@ def command(server: str, model: Path, port: int, vllm_python: Path | None) -> li
         case "obvious":
             return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port)]
         case "caspi":
-            rate = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
-            bound = f"inference.max_tokens_per_s={rate}"
-            return [sys.executable, "-m", "caspi", "serve", "--model", str(model), "--port", str(port), "--set", bound]
+            recipe = model.with_suffix(".yaml")
+            recipe.write_text(RECIPE, encoding="utf-8")
+            options = ["--model", str(model), "--port", str(port), "--recipe", str(recipe)]
+            return [sys.executable, "-m", "caspi", "serve", *options]
     # Without its caches: the clips come again and again, which recordings do not.
     options = (
         "--dtype float32 --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
@@ -101,7 +119,7 @@ def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) ->
         )
     try:
         url = f"http://127.0.0.1:{port}/v1/audio/transcriptions"
-        _await_start(process, url, log)
+        _await_start(process, url, encode(clips(1)[0], server), log)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
@@ -112,13 +130,15 @@ def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) ->
             process.wait()
 
 
-def _await_start(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    body, deadline = encode(clips(1)[0]), time.monotonic() + START_TIMEOUT_S
+def _await_start(process: subprocess.Popen[bytes], url: str, body: bytes, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             answer = httpx2.post(url, content=body, headers=HEADERS, timeout=ANSWER_TIMEOUT_S)
             if answer.status_code == 200:
                 return
+            if answer.status_code in (400, 413, 415, 422):  # not 404: Serve listens before it has the application
+                raise SystemExit(f"the server refuses the clip: {answer.text}")
         except httpx2.TransportError:
             pass
         time.sleep(0.5)
@@ -135,9 +155,10 @@ def _kill_group(group: int) -> None:
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-def encode(clip: bytes) -> bytes:
+def encode(clip: bytes, server: str) -> bytes:
     """A request's body, made once: composing it is no server's work."""
-    fields = {"model": "caspi", "language": "he", "max_completion_tokens": str(NUM_TOKENS)}  # the last is vLLM's
+    bound = {"max_completion_tokens": str(NUM_TOKENS)} if server == "vllm" else {}
+    fields = {"model": "caspi", "language": "he", **bound}
     parts = [f'name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
     parts.append('name="file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n')
     head = "\r\n".join(f"--{BOUNDARY}\r\nContent-Disposition: form-data; {part}" for part in parts)
@@ -147,12 +168,11 @@ def encode(clip: bytes) -> bytes:
 async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: int, duration_s: float) -> Measured:
     """Have clients ask for `duration_s`, each its next clip when it has its answer; all that was asked is answered."""
     latencies_s: list[float] = []
-    num_errors = 0
+    wrong: list[str] = []
     order = itertools.cycle(bodies)
     async with httpx2.AsyncClient(headers=HEADERS, timeout=ANSWER_TIMEOUT_S) as http:
 
         async def ask_until(end: float, *, counts: bool) -> None:
-            nonlocal num_errors
             while time.perf_counter() < end:
                 began = time.perf_counter()
                 answer = await http.post(url, content=next(order))
@@ -161,7 +181,7 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
                 if answer.status_code == 200 and answer.json()["text"].strip() == text:
                     latencies_s.append(time.perf_counter() - began)
                 else:
-                    num_errors += 1
+                    wrong.append(answer.text)
 
         async def all_until(end: float, *, counts: bool) -> None:
             await asyncio.gather(*(ask_until(end, counts=counts) for _ in range(num_clients)))
@@ -171,7 +191,39 @@ async def measure(url: str, bodies: Sequence[bytes], text: str, *, num_clients: 
         await all_until(began + duration_s, counts=True)
         wall_s = time.perf_counter() - began
         share = (time.process_time() - began_cpu) / wall_s
-    return Measured(num_clients, latencies_s, num_errors, wall_s, share)
+    return Measured(num_clients, latencies_s, wrong, wall_s, share)
+
+
+def in_original_layout(model: Path) -> Path:
+    """The same weights as vLLM wants them: in the native layout it finds no place for an output layer of its own."""
+    exported = model.with_name(f"{model.name}-qwen")
+    if not exported.exists():
+        to_qwen(model, exported)
+    return exported
+
+
+def recorded(duration_s: float) -> np.ndarray:
+    """Sentences of six seconds with pauses, (num_samples,) float32."""
+    return lay(duration_s, *((start_s, start_s + 6.0) for start_s in np.arange(0.4, duration_s - 6.4, 6.8)))
+
+
+def bare_rtfx(model: Path, sound: np.ndarray) -> float:
+    """The engine alone, on pieces of the recording that are all there, with the bounds that the endpoint has."""
+    engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S))
+    step = int(PIECE_S * SAMPLE_RATE)
+    pieces = [Clip.of(sound[start : start + step], language="he") for start in range(0, len(sound), step)]
+    drain(engine, pieces[:4])
+    began = time.perf_counter()
+    drain(engine, pieces)
+    return len(sound) / SAMPLE_RATE / (time.perf_counter() - began)
+
+
+def served_rtfx(url: str, sound: np.ndarray) -> tuple[float, float]:
+    """The whole recording through HTTP, decoding and finding speech included; and the seconds that were covered."""
+    body = encode(encode_flac(sound), "caspi")
+    began = time.perf_counter()
+    answer = httpx2.post(url, content=body, headers=HEADERS, timeout=HOUR_TIMEOUT_S).raise_for_status().json()
+    return len(sound) / SAMPLE_RATE / (time.perf_counter() - began), answer["covered_seconds"]
 
 
 def main() -> None:
@@ -181,19 +233,29 @@ def main() -> None:
     parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--hour", action="store_true", help="a recording of an hour as well")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server is stopped too
     folder = arguments.folder.absolute()
     model = build_model(folder / f"model-{arguments.millions}m", arguments.millions)
-    bodies, text = [encode(clip) for clip in clips(64)], expected_text(model)
+    sounds, text = clips(64), expected_text(model)
     print(f"{arguments.millions} M parameters, clips of {CLIP_S} s, {NUM_TOKENS} tokens, {os.cpu_count()} cores")
     for server in arguments.servers:
         if server == "vllm" and arguments.vllm_python is None:
             continue
-        with running(server, model, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
+        bodies = [encode(clip, server) for clip in sounds]
+        given = in_original_layout(model) if server == "vllm" else model
+        with running(server, given, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
             for num_clients in arguments.clients:
                 seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
                 print(f"{server:8} {seen}", flush=True)
+    if arguments.hour:
+        sound = recorded(3600)
+        bare = bare_rtfx(model, sound)
+        with running("caspi", model, vllm_python=None, log=folder / "hour.log") as url:
+            served, covered_s = served_rtfx(url, sound)
+        print(f"an hour: {served:.0f} x real time, bare {bare:.0f}: {served / bare:.2f}; covered {covered_s} s")
 
 
 if __name__ == "__main__":

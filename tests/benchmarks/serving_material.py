@@ -18,6 +18,7 @@ import torch
 from caspi.audio import SAMPLE_RATE
 from caspi.model import Loaded, build_toy, load_prompter
 from caspi.recipe.sections import Toy
+from tests.speech import speak
 
 CLIP_S = 6.4
 NUM_TOKENS = 24
@@ -78,9 +79,10 @@ def _circle(tokenizer: Any) -> list[int]:
 
 
 def clips(num_clips: int) -> list[bytes]:
-    """WAV files of `CLIP_S` seconds, each of another noise."""
-    random = np.random.default_rng(0)
-    return [wav(0.05 * random.standard_normal(int(CLIP_S * SAMPLE_RATE))) for _ in range(num_clips)]
+    """WAV files of `CLIP_S` seconds of speech, no two alike. Of noise Caspi would say that nobody speaks."""
+    random, voice = np.random.default_rng(0), speak(CLIP_S)
+    noises = (0.001 * random.standard_normal(len(voice)) for _ in range(num_clips))
+    return [wav(np.roll(voice, random.integers(len(voice))) + noise) for noise in noises]
 
 
 def wav(samples: np.ndarray) -> bytes:

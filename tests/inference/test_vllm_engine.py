@@ -28,6 +28,7 @@ class Double:
         self._answer = [*prompter.text_ids("שלום"), prompter.end_of_turn_id]
         self._left: dict[int, list[int]] = {}
         self.asked: dict[int, dict[str, Any]] = {}
+        self.scores: dict[int, float] | None = None
 
     def add(self, number: int, **asked: Any) -> None:
         self._left[number] = list(self._answer)
@@ -39,9 +40,9 @@ class Double:
     def news(self, *, patience_s: float) -> Iterator[News]:
         for number, ids in list(self._left.items()):
             token = ids.pop(0)
-            yield News(number, [token], [], None if ids else "stop")
             if not ids:
                 del self._left[number]
+            yield News(number, [token], [self.scores] if self.scores else [], None if ids else "stop")
 
 
 @pytest.fixture
@@ -121,3 +122,19 @@ def test_an_environment_without_vllm_is_an_error_that_ends(capfd: pytest.Capture
 def test_an_interpreter_that_is_not_there_is_named():
     with pytest.raises(EngineError, match=r"/no/python: cannot be run: .*CASPI_VLLM_PYTHON"):
         VllmProcess({}, python=Path("/no/python"))
+
+
+def test_a_loop_is_stopped_and_cut(engine: VllmEngine, double: Double):
+    double._answer = double._answer[:-1] * 200
+    (answer,) = drain(engine, [clip(1)])
+    assert (answer.text, answer.finish) == ("שלום", "repetition")
+    assert double._left == {}
+
+
+def test_log_probabilities_are_those_of_the_text(double: Double, engine: VllmEngine):
+    double.scores = {token: -0.5 for token in double._answer}
+    described = Clip(np.zeros(16_000, np.float32), 1.0, "he", with_log_probs=True)
+    (answer,) = drain(engine, [described])
+    assert answer.log_probs is not None
+    assert b"".join(each.token for each in answer.log_probs).decode() == "שלום"
+    assert {each.log_prob for each in answer.log_probs} == {-0.5}

@@ -4,6 +4,7 @@ python -m tests.vllm.environment /somewhere/vllm
 pytest -m vllm --vllm-python /somewhere/vllm/bin/python
 """
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from caspi.errors import EngineError, RequestError
 from caspi.inference import parity
 from caspi.inference.engine import Clip, drain, open_engine
+from caspi.inference.transcription import Transcription
 from caspi.inference.vllm_engine import VllmEngine, open_vllm
 from caspi.recipe.sections import Inference
 from tests.vllm.environment import ENVIRONMENT
@@ -64,7 +66,7 @@ def test_answers_are_those_of_transformers(engine: VllmEngine, toy_model: Path):
     ]
     ours = drain(open_engine(toy_model, limits=LIMITS), clips)
     theirs = drain(engine, clips)
-    assert [(answer.text, answer.language) for answer in theirs] == [(answer.text, answer.language) for answer in ours]
+    assert [without_latency(answer) for answer in theirs] == [without_latency(answer) for answer in ours]
 
 
 def test_clips_start_and_are_dropped_while_others_run(engine: VllmEngine):
@@ -79,11 +81,6 @@ def test_clips_start_and_are_dropped_while_others_run(engine: VllmEngine):
     assert answers.keys() == {first, late}
     assert answers[first].text == answers[late].text == expected.text
     assert engine.fill == 0
-
-
-def test_the_bound_of_tokens_is_each_clips_own(engine: VllmEngine, toy_model: Path):
-    short, long = drain(engine, [clip(1), clip(12)])
-    assert short.finish == long.finish == "length"  # a model that has learned nothing does not come to an end
 
 
 def test_a_clip_longer_than_vllms_memory_is_refused(engine: VllmEngine):
@@ -110,9 +107,10 @@ def test_a_killed_vllm_is_an_error_and_leaves_nothing_behind(
     for name, value in vllm_environment.items():
         monkeypatch.setenv(name, value)
     engine = open_vllm(toy_model, limits=LIMITS)
-    family = children(psutil.Process())
+    worker = psutil.Process(engine._process._process.pid)
+    family = [worker, *worker.children(recursive=True)]
     engine.start([clip(6.4)])
-    family[0].kill()
+    worker.kill()
     with pytest.raises(EngineError, match="exit code -9"):
         while True:
             engine.step()
@@ -138,16 +136,13 @@ def test_vllm_ends_when_its_owner_is_killed(vllm_environment: Mapping[str, str],
     try:
         assert owner.stdout is not None
         assert any(line.strip() == b"open" for line in owner.stdout)
-        family = children(psutil.Process(owner.pid))
-        assert family
+        family = psutil.Process(owner.pid).children(recursive=True)
+        assert any("vllm_worker" in " ".join(child.cmdline()) for child in family)
     finally:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert not psutil.wait_procs(family, timeout=30)[1]
 
 
-def children(process: psutil.Process) -> list[psutil.Process]:
-    """All that run vLLM below a process, the worker first."""
-    found = process.children(recursive=True)
-    workers = [child for child in found if "vllm_worker" in " ".join(child.cmdline())]
-    return workers + [child for worker in workers for child in worker.children(recursive=True)]
+def without_latency(answer: Transcription) -> Transcription:
+    return dataclasses.replace(answer, latency_s=None)

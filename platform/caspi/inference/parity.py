@@ -28,7 +28,7 @@ from caspi.model.weights import digest
 
 logger = logging.getLogger(__name__)
 
-TOLERANCES: Mapping[str, float] = {"float32": 0.01, "bfloat16": 0.25, "float16": 0.25}
+TOLERANCES: Mapping[str, float] = {"float32": 0.01, "bfloat16": 0.4, "float16": 0.4}
 """Largest difference of log probabilities, by the other engine's dtype. What was seen is in docs/benchmarks.md."""
 
 MAX_NEW_TOKENS = 24

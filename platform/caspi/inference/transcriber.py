@@ -37,10 +37,8 @@ class Transcriber:
 
     def transcribe(
         self, recording: str | Path | bytes | np.ndarray, *, language: str | None = None, prompt: str | None = None
-    ) -> Transcript:
-        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples, of any length.
-
-        What holds no speech does not reach the model; see `long_form`.
+    ) -> Transcription:
+        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples.
 
         Args:
             language: ISO 639 code or English name. None lets the model say which it hears.
@@ -50,8 +48,8 @@ class Transcriber:
             AudioError: the recording cannot be used.
             RequestError: the file is not there, or the language is unknown.
         """
-        source = Path(recording) if isinstance(recording, str) else recording
-        return long_form.transcribe(self, source, language=language, prompt=prompt or "")
+        samples = recording if isinstance(recording, np.ndarray) else _read(recording).samples
+        return self.transcribe_batch([samples], languages=[language], prompts=[prompt or ""])[0]
 
     def transcribe_batch(
         self,

@@ -14,25 +14,22 @@ from pathlib import Path
 
 import torch
 
-from caspi import text
 from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.errors import RequestError
+from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, transcription
 from caspi.inference.engine import Clip
 from caspi.inference.greedy_search import Continuation, GreedySearch, Prompt
 from caspi.inference.packing import pack_linears
-from caspi.inference.transcription import TokenLogProb, Transcription
+from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, Prompter, load, log_mel, num_audio_tokens
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
 from caspi.model.forward import encode
 from caspi.recipe.sections import Inference
 
-# The head `language Hebrew<asr_text>` and the end of turn, which no rate of speech accounts for.
-_EXTRA_TOKENS = 16
-
 # What a clip of this length takes beside its audio and its answer (the frame of the prompt, the head of the answer) is
 # accounted for in the cache. Shorter clips fill it before they are `max_batch_s` seconds, longer ones never do.
 _TYPICAL_CLIP_S = 4.0
-_FRAME_TOKENS = 18 + _EXTRA_TOKENS  # with the head forced, in the released tokenizer
+_FRAME_TOKENS = 18 + EXTRA_TOKENS  # with the head forced, in the released tokenizer
 
 
 def num_cache_positions(limits: Inference) -> int:
@@ -74,9 +71,9 @@ class TransformersEngine:
         if not clips:
             return []
         began = time.perf_counter()
-        names = [_language_name(clip.language) for clip in clips]
+        names = [language_name(clip.language) for clip in clips]
         prompts = [
-            Prompt(embeddings, self._max_new_tokens(clip), clip.with_log_probs)
+            Prompt(embeddings, max_new_tokens(clip, self._limits), clip.with_log_probs)
             for clip, embeddings in zip(clips, self._embed(clips, names), strict=True)
         ]
         numbers = self._search.start(prompts)
@@ -111,23 +108,21 @@ class TransformersEngine:
         is_sound = (ids == prompter.audio_id).unsqueeze(-1)
         return embeddings.masked_scatter(is_sound, sound.to(embeddings.dtype)).split([len(each) for each in prompts])
 
-    def _max_new_tokens(self, clip: Clip) -> int:
-        return _EXTRA_TOKENS + math.ceil(clip.duration_s * self._limits.max_tokens_per_s)
-
     def _most_positions(self, clip: Clip) -> int:
         """What a clip takes in the cache at most, prompt and answer."""
         num_text_tokens = self._num_text_tokens(clip.prompt, clip.language)
-        return num_text_tokens + num_audio_tokens(len(clip.samples)) + self._max_new_tokens(clip)
+        return num_text_tokens + num_audio_tokens(len(clip.samples)) + max_new_tokens(clip, self._limits)
 
     def _transcription(self, inside: _Inside, found: Continuation) -> Transcription:
-        language, written = self._loaded.prompter.parse(found.ids, language=inside.language)
-        log_probs = None
-        if found.log_probs is not None:
-            pieces = self._loaded.prompter.pieces(found.ids)
-            likely = found.log_probs[len(found.ids) - len(pieces) :]
-            log_probs = tuple(TokenLogProb(*each) for each in zip(pieces, likely, strict=True))
-        latency_s = time.perf_counter() - inside.began
-        return Transcription(written, language, inside.clip.duration_s, latency_s, found.finish, log_probs)
+        return transcription(
+            self._loaded.prompter,
+            inside.clip,
+            found.ids,
+            language=inside.language,
+            finish=found.finish,
+            log_probs=found.log_probs,
+            latency_s=time.perf_counter() - inside.began,
+        )
 
 
 def load_for_inference(model: str | Path, *, device: str | None = None) -> Loaded:
@@ -155,14 +150,10 @@ def open_transformers(model: str | Path, *, limits: Inference) -> TransformersEn
     return TransformersEngine(load_for_inference(model), limits=limits)
 
 
-def _language_name(language: str | None) -> str | None:
-    return None if language is None else text.language_name(text.language_code(language))
-
-
 def _num_text_tokens(prompter: Prompter, context: str, language: str | None) -> int:
     """Of a prompt, without its audio. Of a language that nobody knows it does not matter: `start` refuses it."""
     with contextlib.suppress(RequestError):
-        return len(prompter.prompt(0, context=context, language=_language_name(language)))
+        return len(prompter.prompt(0, context=context, language=language_name(language)))
     return 0
 
 

@@ -5,23 +5,22 @@ process of its own, by the interpreter that `CASPI_VLLM_PYTHON` names. Clips go 
 back.
 """
 
-import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast, get_args
 
 import numpy as np
 import torch
 
-from caspi import settings, text
+from caspi import settings
 from caspi.errors import EngineError, RequestError
 from caspi.inference import parity
+from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, transcription
 from caspi.inference.engine import Clip
-from caspi.inference.transcriber import EXTRA_TOKENS
+from caspi.inference.repetition import MIN_COPIES_AT_LIMIT, LoopGuard
 from caspi.inference.transcription import Finish, Transcription
-from caspi.inference.vllm_process import VllmProcess
+from caspi.inference.vllm_process import News, VllmProcess
 from caspi.model import Prompter, find, load_prompter, num_audio_tokens
 from caspi.model.audio_tokens import MIN_SAMPLES
 from caspi.recipe.sections import Inference
@@ -73,6 +72,26 @@ class _Row:
     since: float = field(default_factory=time.perf_counter)
     ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    guard: LoopGuard = field(default_factory=LoopGuard)
+
+    def __post_init__(self) -> None:
+        self.guard.add_rows(1)
+
+    def is_loop_after(self, news: News) -> bool:
+        """Take new tokens in. Returns whether the answer has become a loop, which vLLM would go on with."""
+        self.ids += news.ids
+        self.log_probs += [scores[token] for token, scores in zip(news.ids, news.scores, strict=False)]
+        return any([self.guard.see(np.array([token]))[0] for token in news.ids])
+
+    def cut(self, end_ids: Collection[int]) -> Finish:
+        """Take the end of turn or a loop away from the end. Returns why the answer ends there."""
+        if self.ids and self.ids[-1] in end_ids:
+            self.ids.pop()
+            return "stop"
+        if num_repeated := self.guard.num_repeated(0, min_copies=MIN_COPIES_AT_LIMIT):
+            del self.ids[-num_repeated:]
+            return "repetition"
+        return "length"
 
 
 class VllmEngine:
@@ -105,7 +124,7 @@ class VllmEngine:
             RequestError: a language is unknown, or a clip with its answer is longer than vLLM's memory.
             EngineError: vLLM ended. This engine is of no use any more.
         """
-        rows = [_Row(clip, clip.language and text.language_name(text.language_code(clip.language))) for clip in clips]
+        rows = [_Row(clip, language_name(clip.language)) for clip in clips]
         bounds = [self._max_new_tokens(row) for row in rows]
         numbers = list(range(self._next_number, self._next_number + len(clips)))
         self._next_number += len(clips)
@@ -132,11 +151,12 @@ class VllmEngine:
             row = self._inside.get(news.number)
             if row is None:  # dropped
                 continue
-            row.ids += news.ids
-            row.log_probs += [scores[token] for token, scores in zip(news.ids, news.scores, strict=False)]
-            if news.finish:
+            is_loop = row.is_loop_after(news)
+            if is_loop and not news.finish:
+                self._process.drop(news.number)
+            if is_loop or news.finish:
                 del self._inside[news.number]
-                done.append((news.number, self._answer(row, news.finish)))
+                done.append((news.number, self._answer(row)))
         return done
 
     def drop(self, numbers: Collection[int]) -> None:
@@ -179,23 +199,27 @@ class VllmEngine:
         parity.check(answer, expected, engine="vllm", dtype=dtype)
 
     def _max_new_tokens(self, row: _Row) -> int:
-        prompt = self._prompter.prompt(
-            num_audio_tokens(len(row.clip.samples)), context=row.clip.prompt, language=row.language
-        )
-        room = self._process.max_tokens - len(prompt)
+        num_audio = num_audio_tokens(len(row.clip.samples))
+        num_prompt = len(self._prompter.prompt(num_audio, context=row.clip.prompt, language=row.language))
+        room = self._process.max_tokens - num_prompt
         if room < EXTRA_TOKENS:
             raise RequestError(
-                f"a clip of {row.clip.duration_s:.1f} s is a prompt of {len(prompt)} tokens, and vLLM has room for "
+                f"a clip of {row.clip.duration_s:.1f} s is a prompt of {num_prompt} tokens, and vLLM has room for "
                 f"{self._process.max_tokens} with the answer; send shorter pieces, or give vLLM more memory"
             )
-        return min(room, EXTRA_TOKENS + math.ceil(row.clip.duration_s * self._limits.max_tokens_per_s))
+        return min(room, max_new_tokens(row.clip, self._limits))
 
-    def _answer(self, row: _Row, finish: str) -> Transcription:
-        if finish not in get_args(Finish):
-            raise RuntimeError(f"vLLM ended a clip with {finish!r}; expected `stop` or `length`")
-        language, written = self._prompter.parse(row.ids, language=row.language)
-        latency_s = time.perf_counter() - row.since
-        return Transcription(written, language, row.clip.duration_s, latency_s, cast(Finish, finish))
+    def _answer(self, row: _Row) -> Transcription:
+        finish = row.cut(self._end_ids)
+        return transcription(
+            self._prompter,
+            row.clip,
+            row.ids,
+            language=row.language,
+            finish=finish,
+            log_probs=row.log_probs[: len(row.ids)] if row.clip.with_log_probs else None,
+            latency_s=time.perf_counter() - row.since,
+        )
 
 
 def whole(samples: np.ndarray) -> np.ndarray:

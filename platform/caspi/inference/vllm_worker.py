@@ -78,7 +78,7 @@ class Worker:
             scores = answer.logprobs and [
                 {token: score.logprob for token, score in position.items()} for position in answer.logprobs
             ]
-            finish = (answer.finish_reason or "error") if output.finished else None
+            finish = answer.finish_reason if output.finished else None
             news.append((key, ids, scores, finish))
             if finish:
                 del self._names[key]
