@@ -37,8 +37,10 @@ class Transcriber:
 
     def transcribe(
         self, recording: str | Path | bytes | np.ndarray, *, language: str | None = None, prompt: str | None = None
-    ) -> Transcription:
-        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples.
+    ) -> Transcript:
+        """Transcribe a file, encoded bytes, or 16 kHz mono float32 samples, of any length.
+
+        What holds no speech does not reach the model; see `long_form`.
 
         Args:
             language: ISO 639 code or English name. None lets the model say which it hears.
@@ -48,8 +50,8 @@ class Transcriber:
             AudioError: the recording cannot be used.
             RequestError: the file is not there, or the language is unknown.
         """
-        samples = recording if isinstance(recording, np.ndarray) else _read(recording).samples
-        return self.transcribe_batch([samples], languages=[language], prompts=[prompt or ""])[0]
+        source = Path(recording) if isinstance(recording, str) else recording
+        return long_form.transcribe(self, source, language=language, prompt=prompt or "")
 
     def transcribe_batch(
         self,
