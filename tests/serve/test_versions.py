@@ -17,10 +17,12 @@ from caspi.errors import ModelError, RequestError
 from caspi.inference import serving
 from serve.versions import locate, pin
 from tests.serve.conftest import run
+from tests.serve.deploying import deploy, deployed
 from tests.serve.load import Load
 from tests.serve.registered import BROKEN, DEAF, build, register, register_folder
 
 ROOT = Path(serving.__file__).parents[3]
+BUILD = "tests.serve.registered:build"
 
 
 @pytest.fixture(scope="module")
@@ -128,57 +130,20 @@ def test_a_changed_user_config_exchanges_the_model_in_the_living_replicas(
     for weight in (1.0, 2.0):
         new_version("deployed", weight)
     args = arguments(mlflow_uri, tmp_path, model="models:/deployed/1")
-    with running(args) as url, Load(url, num_clients=4, seconds_of_audio=1.0) as load:
+    with deployed(BUILD, args) as url, Load(url, num_clients=4, seconds_of_audio=1.0) as load:
         load.wait_until_good(10)
-        deploy(args, user_config={"model": "models:/deployed/2"})
+        deploy(BUILD, args, user_config={"model": "models:/deployed/2"})
         wait_until(lambda: load.versions["2"] > 10)
         assert len({text.split()[1] for text in load.texts}) == 1, "one process all the time"
         assert load.failures == []
 
-        deploy(args | {"model": "models:/deployed/1", "batch_wait_s": 0.01})  # other processes: they drain
+        deploy(BUILD, args | {"model": "models:/deployed/1", "batch_wait_s": 0.01})  # other processes: they drain
         ones = load.versions["1"]
         wait_until(lambda: load.versions["1"] > ones + 10)
         wait_until(lambda: ray.serve.status().applications[serving.APPLICATION].status == "RUNNING")
         load.wait_until_good(10)
     assert load.failures == []
     assert len({text.split()[1] for text in load.texts}) == 2
-
-
-def deploy(args: dict[str, Any], *, user_config: dict[str, str] | None = None) -> None:
-    """As `serve deploy` does, without the dashboard in between."""
-    from ray.serve._private.api import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
-    application = {
-        "name": serving.APPLICATION,
-        "route_prefix": "/",
-        "import_path": "tests.serve.registered:build",
-        "runtime_env": {"env_vars": args["worker_env"]},
-        "args": args,
-    }
-    if user_config:
-        application["deployments"] = [{"name": "TranscriptionModel", "user_config": user_config}]
-    _get_global_client().deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
-
-
-class running:
-    """An endpoint deployed from a config."""
-
-    def __init__(self, args: dict[str, Any]) -> None:
-        self._args = args
-
-    def __enter__(self) -> str:
-        from ray.serve.config import HTTPOptions
-
-        port = serving._claim_port("127.0.0.1", 0)
-        ray.serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(port=port, request_timeout_s=70))
-        deploy(self._args)
-        url = f"http://127.0.0.1:{port}"
-        serving._wait_until_ready(url, timeout_s=90)
-        return url
-
-    def __exit__(self, *_: Any) -> None:
-        serving._shut_down(timeout_s=70)
 
 
 def test_a_canary_gets_its_share(

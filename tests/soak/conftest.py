@@ -1,19 +1,23 @@
 """An endpoint of two model replicas and two ingress replicas on a real Ray Serve, with a model that echoes."""
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.serve.conftest import build_with, run
+from caspi.inference import serving
+from tests.serve.deploying import deploy, deployed
 from tests.soak import processes
-from tests.soak.clips import Recording, echo, speak
+from tests.soak.clips import Recording, speak
 from tests.soak.crowd import Crowd, learn
 
 NUM_REPLICAS = 2
+BUILD = "tests.soak.echo:build"
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,16 @@ class Endpoint:
     """A running endpoint, and what it is known to answer."""
 
     base_url: str
+    args: dict[str, Any]
     recordings: list[Recording]
     expected: dict[str, str]
 
     def crowd(self, **settings: Any) -> Crowd:
         return Crowd(self.base_url, self.recordings, self.expected, **settings)
+
+    def exchange_the_model(self) -> None:
+        """For one that answers the same, in the living replicas."""
+        deploy(BUILD, self.args, user_config={"model": f"echo-{uuid.uuid4().hex[:6]}"})
 
 
 Serve = Callable[..., AbstractContextManager[Endpoint]]
@@ -38,16 +47,24 @@ def recordings() -> list[Recording]:
 
 
 @pytest.fixture
-def serve(ray_2_cpus: None, recordings: list[Recording]) -> Serve:
-    """Serves for as long as a block runs. `seconds` and `seconds_per_audio_s` say how slow the model is."""
+def serve(ray_2_cpus: None, recordings: list[Recording], tmp_path: Path) -> Serve:
+    """Serves for as long as a block runs. `seconds` says how slow the model is."""
 
     @contextmanager
-    def endpoint(*, seconds: float = 0.05, seconds_per_audio_s: float = 0.0, **options: Any) -> Iterator[Endpoint]:
-        model = echo(seconds=seconds, seconds_per_audio_s=seconds_per_audio_s)
-        settings = {"replicas": NUM_REPLICAS, "ingress_replicas": NUM_REPLICAS, "num_cpus": 0.25, **options}
-        with run(build_with(model, **settings)) as base_url:
-            processes.wait_for_replicas(processes.MODEL, settings["replicas"])
-            processes.wait_for_replicas(processes.INGRESS, settings["ingress_replicas"])
-            yield Endpoint(base_url, recordings, asyncio.run(learn(base_url, recordings, {})))
+    def endpoint(*, seconds: float, **options: Any) -> Iterator[Endpoint]:
+        args = {
+            "seconds": seconds,
+            "model": "echo",
+            "replicas": NUM_REPLICAS,
+            "ingress_replicas": NUM_REPLICAS,
+            "num_cpus": 0.25,
+            "jobs_folder": str(tmp_path),
+            "worker_env": {"PYTHONPATH": serving._python_path(Path.cwd())},
+            **options,
+        }
+        with deployed(BUILD, args) as base_url:
+            processes.wait_for_replicas(processes.MODEL, NUM_REPLICAS)
+            processes.wait_for_replicas(processes.INGRESS, NUM_REPLICAS)
+            yield Endpoint(base_url, args, recordings, asyncio.run(learn(base_url, recordings, {})))
 
     return endpoint

@@ -12,9 +12,10 @@ import openai
 import pytest
 
 from tests.soak import processes
-from tests.soak.clips import POISON_LEVEL, speak
+from tests.soak.clips import speak
 from tests.soak.conftest import NUM_REPLICAS, Endpoint, Serve
 from tests.soak.crowd import Answer, Crowd, describe
+from tests.soak.echo import POISON_LEVEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

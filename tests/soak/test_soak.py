@@ -38,7 +38,9 @@ def soak(serve: Serve, *, duration_s: float, every_s: float, warm_up_s: float, m
     with serve(seconds=0.1) as endpoint, processes.watching() as watch:
         crowd = endpoint.crowd(num_clients=6, pause_s=0.1, retries=2)
         until = time.monotonic() + duration_s
-        chaos = Chaos(endpoint.base_url, endpoint.recordings, num_replicas=NUM_REPLICAS)
+        chaos = Chaos(
+            endpoint.base_url, endpoint.recordings, num_replicas=NUM_REPLICAS, extra=[endpoint.exchange_the_model]
+        )
         trouble = threading.Thread(target=chaos.run, kwargs={"until": until - 15, "every_s": every_s})
         trouble.start()
         asyncio.run(crowd.run(until=until))
