@@ -29,8 +29,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup  ## speech in, an endpoint that understands it out, on this machine
 	@$(VENV)/bin/caspi demo
 
+# Two files at a time, because half of what tests take is waiting for processes to start.
 test: setup  ## what .ci/run runs
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-all: setup  ## with the slow tests and the soak; tests that need a GPU skip without one
 	$(VENV)/bin/python -m pytest -m ""

@@ -16,6 +16,7 @@ import ray.serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from caspi import settings
+from caspi.allocation import ONE_HEAP
 from caspi.inference.api_keys import check_chosen, hash_key, read_keys
 from serve.ingress import Ingress
 from serve.model import Load, TranscriptionModel, load_engine
@@ -88,7 +89,7 @@ def _model(options: Options, name: str, model: str, **copies: Any) -> ray.serve.
         ray_actor_options={
             "num_cpus": options.num_cpus,
             "num_gpus": options.num_gpus,
-            "runtime_env": _runtime_env(options),
+            "runtime_env": {"env_vars": ONE_HEAP | options.worker_env},
         },
         **copies,
         **_limits(options),

@@ -60,18 +60,30 @@ class _Request:
     alone: bool = False  # it was inside when a step failed: nobody shall share its next try
 
 
+def engine_thread() -> ThreadPoolExecutor:
+    """Where an engine is opened, warmed and driven: always the same thread.
+
+    OpenMP keeps a set of workers for each thread that has ever computed. As soon as all sets together are more than the
+    cores, none of them waits awake any more, and decoding on a CPU takes up to twice as long.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+
 class Batcher:
     """Drives an engine in a thread of its own for callers on one event loop.
 
-    In a thread, because a blocked event loop also stops answering health checks; always the same one, because PyTorch
-    keeps a set of workers for each thread that calls it.
+    In a thread, because a blocked event loop also stops answering health checks.
     """
 
-    def __init__(self, engine: Engine, *, wait_s: float) -> None:
-        """`wait_s`: how long a clip waits for company, so that clips that come together start together."""
+    def __init__(self, engine: Engine, *, wait_s: float, thread: ThreadPoolExecutor | None = None) -> None:
+        """
+        Args:
+            wait_s: how long a clip waits for company, so that clips that come together start together.
+            thread: of one worker, see `engine_thread`.
+        """
         self._engine = engine
         self._wait_s = wait_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = thread or engine_thread()
         # Of the event loop.
         self._open: dict[_Request, None] = {}  # without an answer, in the order in which they came
         self._runner: asyncio.Task[None] | None = None

@@ -21,7 +21,7 @@ from caspi.errors import CaspiError, EngineError, TrackingError
 from caspi.inference.engine import BatchTranscriber, Engine, as_engine, drain, open_engine
 from caspi.recipe.sections import Inference
 from serve import autoscaling
-from serve.batching import SILENCE, Answer, Batcher, Clip
+from serve.batching import SILENCE, Answer, Batcher, Clip, engine_thread
 from serve.board import BoardClient
 from serve.company import Company
 from serve.metrics import ModelMetrics
@@ -130,18 +130,25 @@ class TranscriptionModel:
     async def _want(self, user_config: Mapping[str, Any]) -> None:
         self._wanted = user_config
         if self._serving is None:
-            self._show(await asyncio.to_thread(lambda: self._open(locate(user_config))))
+            self._show(await self._open(await asyncio.to_thread(locate, user_config)))
             self._keep_running(self._board.keep_publishing(self._metrics.registry))
             if self._alias and self._options.follow_s:
                 self._keep_running(self._follow(self._options.follow_s))
         elif self._exchange is None or self._exchange.done():
             self._exchange = self._keep_running(self._exchange_until_wanted())
 
-    def _open(self, model: ServedModel) -> _Serving:
+    async def _open(self, model: ServedModel) -> _Serving:
         """Load a model and warm it with a second of silence: what is slow once is slow now, and a broken one fails."""
-        engine = as_engine(self._load(model.place), max_batch_s=self._options.max_batch_s)
-        drain(engine, [SILENCE])
-        return _Serving(State(model, time.time()), Batcher(engine, wait_s=self._options.batch_wait_s))
+
+        def open_warm() -> Engine:
+            engine = as_engine(self._load(model.place), max_batch_s=self._options.max_batch_s)
+            drain(engine, [SILENCE])
+            return engine
+
+        thread = engine_thread()
+        engine = await asyncio.get_running_loop().run_in_executor(thread, open_warm)
+        batcher = Batcher(engine, wait_s=self._options.batch_wait_s, thread=thread)
+        return _Serving(State(model, time.time()), batcher)
 
     def _show(self, serving: _Serving) -> None:
         self._serving = serving
@@ -160,7 +167,7 @@ class TranscriptionModel:
                 if left is not None and left.state.model == model:  # back to what never went
                     self._failure = None
                     continue
-                serving = await asyncio.to_thread(self._open, model)
+                serving = await self._open(model)
             except Exception as error:  # whatever a broken model raises, the one that is there is better
                 self._failure = error
                 self._metrics.count_swap("failed")

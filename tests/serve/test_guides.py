@@ -24,6 +24,7 @@ from serve.api import http_app
 from serve.batching import Clip
 from serve.metrics import Metrics
 from serve.options import Options
+from serve.versions import State
 from serve.webhooks import sign
 from tests.speech import spoken
 
@@ -42,6 +43,9 @@ def block(guide: str, language: str, containing: str) -> str:
 class Backend:
     async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
         return Transcription("שלום", "Hebrew", clip.duration_s)
+
+    async def describe(self) -> list[State]:
+        return []
 
     async def is_ready(self) -> bool:
         return True

@@ -42,8 +42,8 @@ Serve = Callable[..., AbstractContextManager[Endpoint]]
 
 @pytest.fixture(scope="session")
 def recordings() -> list[Recording]:
-    """Sixteen recordings of one to four seconds."""
-    return [*speak("short", 8, words=2, seed=1), *speak("long", 8, words=6, seed=2)]
+    """Sixteen recordings of one and of four seconds."""
+    return [*speak("short", 8, duration_s=1.0), *speak("long", 8, duration_s=4.0)]
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ async def _ask_with_openai(endpoint: Endpoint) -> list[str]:
 
 
 def test_a_poisoned_clip_kills_two_models_and_is_refused_from_then_on(serve: Serve) -> None:
-    (poison,) = speak("poison", 1, words=3, seed=9, level=1.0)
+    (poison,) = speak("poison", 1, duration_s=2.0, level=1.0)
     assert POISON_LEVEL < 1
     with serve(seconds=0.1) as endpoint:
         before = set(processes.wait_for_replicas(processes.MODEL, NUM_REPLICAS))

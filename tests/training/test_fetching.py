@@ -195,6 +195,7 @@ def finished(recipe: Path, corpus: str | Path, output: Path, home: Path) -> list
     return lines(output)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_from_a_store_is_the_run_from_the_folder(
     recipe: Recipe, corpus: Corpus, s3_client, proxy: Proxy, tmp_path: Path
