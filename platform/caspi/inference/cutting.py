@@ -15,8 +15,9 @@ _HYSTERESIS = 0.15
 _MIN_SPEECH = 2 * FRAME
 
 # The detector needs some tenths of a second to be sure, which a recording of one word does not give it: of 361 such
-# recordings it missed 65 by Silero's settings, and 4 by ones much like ours (0.2, a single frame). White noise stays under 0.16 and a tone
-# under 0.1; over a recording of any length that would still be too much to send, so this is for short ones only.
+# recordings it missed 65 by Silero's settings, and 4 by ones much like ours (0.2, a single frame). White noise stays
+# under 0.16 and a tone under 0.1; over a recording of any length that would still be too much to send, so this is for
+# short ones only.
 _SHORT_S = 1.5
 _SHORT_SHARE = 0.4  # of the threshold
 
