@@ -17,7 +17,7 @@ from caspi.errors import RequestError, TrackingError
 from caspi.tracking.client import BOUNDS, QUIET, environment
 
 ANSWER_TIMEOUT_S = 15.0
-START_TIMEOUT_S = 90.0  # 4 s on an idle laptop; a first start on a busy one creates the database besides
+START_TIMEOUT_S = 180.0  # 4 s on an idle laptop; a first start on a busy one creates the database besides
 STOP_TIMEOUT_S = 10.0
 
 
