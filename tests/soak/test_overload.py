@@ -21,7 +21,8 @@ MAX_IN_FLIGHT = 8
 
 
 def test_ten_times_the_capacity_for_a_minute(serve: Serve) -> None:
-    # Two models, each taking 1 s whatever it is given, of at most 8 s of audio: some eight requests a second.
+    # Two models, each taking 1 s whatever it is given, of at most 8 s of audio: some eight requests a second. Eighty
+    # clients ask, and a second after their answer again, as a refusal advises.
     with serve(
         seconds=1.0, request_timeout_s=DEADLINE_S, max_in_flight=MAX_IN_FLIGHT, max_batch_s=8, retry_after_s=1
     ) as endpoint:
@@ -48,7 +49,7 @@ def test_ten_times_the_capacity_for_a_minute(serve: Serve) -> None:
 async def _overload(endpoint: Endpoint, *, duration_s: float) -> tuple[Crowd, np.ndarray]:
     """The crowd, and how long `/healthz` took meanwhile."""
     until = time.monotonic() + duration_s
-    crowd = endpoint.crowd(num_clients=80)
+    crowd = endpoint.crowd(num_clients=80, pause_s=1.0)
     took_s: list[float] = []
 
     async def probe() -> None:
