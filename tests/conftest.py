@@ -19,7 +19,6 @@ def ray_2_cpus() -> Iterator[None]:
 
     from caspi.ray_session import tame_logs
 
-    ray.shutdown()  # what a test that failed in the middle may have left behind
     ray.init(
         address="local",
         num_cpus=2,

@@ -1,7 +1,6 @@
-"""A small corpus on disk, written without `prepare`, and a local Ray to evaluate on."""
+"""A small corpus on disk, written without `prepare`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +10,6 @@ import pytest
 
 from caspi import audio
 from caspi.corpus.format import INDEX_SCHEMA, SCHEMA_VERSION, SHARD_SCHEMA, Corpus
-
-
-@pytest.fixture(scope="session")
-def ray_2_cpus() -> Iterator[None]:
-    """Ray with two logical CPUs, or the one that another folder's tests already started."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(
-        address="local", num_cpus=2, object_store_memory=150_000_000, include_dashboard=False, logging_level="ERROR"
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
