@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from caspi.errors import RequestError
+from caspi.errors import RequestError, describe_invalid
 from caspi.settings import Settings
 
 
@@ -236,6 +236,6 @@ def parse(args: Mapping[str, Any]) -> Options:
     try:
         return Options.model_validate(dict(args))
     except ValidationError as invalid:
-        problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors())
         known = ", ".join(Options.model_fields)
+        problems = describe_invalid(invalid)
         raise RequestError(f"the endpoint's arguments are wrong: {problems}. Known arguments: {known}") from None

@@ -28,6 +28,11 @@ The command line prints the message of a CaspiError and nothing else; any other 
 traceback.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class CaspiError(Exception):
     """Base of every error that a user can meet. Its message says what was found, what was expected and what to do."""
@@ -141,3 +146,8 @@ class EngineError(CaspiError):
 
 class ServingError(CaspiError):
     """The endpoint did not come up, or stopped."""
+
+
+def describe_invalid(invalid: "ValidationError") -> str:
+    """What is wrong with values that a pydantic model refused: `keys.0.sha256: Field required; ...`."""
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors())

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from caspi.errors import RequestError
+from caspi.errors import RequestError, describe_invalid
 
 PREFIX = "caspi-"
 
@@ -99,8 +99,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is neither YAML nor JSON: {error}") from error
     except ValidationError as invalid:
-        problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors())
-        raise RequestError(f"{path} is not a key file: {problems}") from None
+        raise RequestError(f"{path} is not a key file: {describe_invalid(invalid)}") from None
 
 
 def add_key(
@@ -129,8 +128,7 @@ def add_key(
             concurrent_requests=concurrent_requests,
         )
     except ValidationError as invalid:
-        problems = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in invalid.errors())
-        raise RequestError(f"no key was made: {problems}") from None
+        raise RequestError(f"no key was made: {describe_invalid(invalid)}") from None
     with _locked(path):
         _write(path, (*(read_keys(path) if path.exists() else ()), added))
     return key
