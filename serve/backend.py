@@ -14,8 +14,5 @@ class Backend(Protocol):
     async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
         """The clip's transcription, or an ApiError, by `deadline` (`time.monotonic`)."""
 
-    async def is_ready(self) -> bool:
-        """Whether a model would answer now."""
-
     async def describe(self) -> Sequence[State]:
         """The models that answer: the stable one, then its canary. Empty while none does."""

@@ -103,12 +103,11 @@ class Ingress:
                 logger.warning("canary failed, asking the stable model error=%s", type(error).__name__)
         return self._note(record, *await stable.transcribe(clip, deadline=deadline))
 
-    async def is_ready(self) -> bool:
-        """Whether the model answered a moment ago, or does now. The canary's absence keeps nobody out."""
-        return bool(await self.describe())
-
     async def describe(self) -> Sequence[State]:
-        """The models that answer: the stable one, then its canary. Empty while the stable one does not answer."""
+        """The models that answered a moment ago or do now: the stable one, then its canary.
+
+        Empty while the stable one does not answer; the canary's absence keeps nobody out.
+        """
         now = time.monotonic()
         if self._states and now < self._last_probe + PROBE_EVERY_S:
             return self._states

@@ -60,10 +60,6 @@ class PatientBackend:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))
             pause_s = min(2 * pause_s, 10.0)
 
-    async def is_ready(self) -> bool:
-        """As the backend's."""
-        return await self._backend.is_ready()
-
     async def describe(self) -> Sequence[State]:
         """As the backend's."""
         return await self._backend.describe()

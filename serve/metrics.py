@@ -87,7 +87,7 @@ class Metrics:
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """One answered request. `path` must be one of the routes: what strangers type would make series without end."""
         record = logs.current()
-        version = self._version(record.versions[-1] if record.versions else NO_VERSION)
+        version = self._version(_latest(record))
         self._requests.labels(self._replica, path, str(status), version).inc()
         self._latency.labels(self._replica, path, version).observe(seconds)
         if record.upload_s is not None:
@@ -98,7 +98,7 @@ class Metrics:
     def count_audio(self, seconds: float) -> None:
         """A recording that was transcribed whole."""
         record = logs.current()
-        version = self._version(record.versions[-1] if record.versions else NO_VERSION)
+        version = self._version(_latest(record))
         self.observe_stage("decode", record.decode_s)
         self._audio.labels(self._replica, version).inc(seconds)
         self._rtfx.labels(self._replica, version).observe(seconds / max(1e-6, record.age_s()))
@@ -171,6 +171,11 @@ class ModelMetrics:
     def count_swap(self, outcome: str) -> None:
         """`done` or `failed`."""
         self._swaps.labels(self._replica, outcome).inc()
+
+
+def _latest(record: logs.Record) -> str:
+    """The version that a request counts for: where a model was exchanged in its middle, the newer one."""
+    return record.versions[-1] if record.versions else NO_VERSION
 
 
 def render(families: Iterable[Metric]) -> bytes:

@@ -29,8 +29,7 @@ def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
     @app.get("/readyz")
     async def readiness() -> PlainTextResponse:
         """200 while a model would answer, 503 otherwise. Says which: name, version and digest, the canary below."""
-        if await backend.is_ready():
-            models = [state.model for state in await backend.describe()]
+        if models := [state.model for state in await backend.describe()]:
             lines = ["ready", *(f"{model.name} version={model.version} sha={model.sha}" for model in models)]
             return PlainTextResponse("".join(f"{line}\n" for line in lines))
         raise ApiError(503, "The model is not answering (yet).", code="not_ready", retry_after_s=2)

@@ -15,10 +15,10 @@ from serve.deadline import by_deadline
 from serve.errors import ApiError
 from serve.metrics import Metrics
 from serve.options import Options
-from serve.versions import State
+from tests.serve.backends import Backend
 
 
-class Scripted:
+class Scripted(Backend):
     """Answers `word N` to the piece that came as number N, and remembers what it was given."""
 
     def __init__(self) -> None:
@@ -41,12 +41,6 @@ class Scripted:
         log_probs = tokens if clip.with_log_probs else None
         language = "Hebrew" if clip.language in (None, "he") else "English"
         return Transcription(f"word {number}", language, clip.duration_s, log_probs=log_probs)
-
-    async def is_ready(self) -> bool:
-        return True
-
-    async def describe(self) -> list[State]:
-        return []
 
 
 class Server:

@@ -34,9 +34,6 @@ class Backend:
         await by_deadline(asyncio.sleep(self._seconds), deadline)
         return Transcription("שלום", "Hebrew", clip.duration_s)
 
-    async def is_ready(self) -> bool:
-        return self._ready
-
     async def describe(self) -> list[State]:
         return [State(ServedModel("he", "7", "abc", "/models/abc"), since=0)] if self._ready else []
 

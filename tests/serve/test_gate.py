@@ -11,27 +11,14 @@ import httpx2 as httpx  # what the `openai` client brings
 import pytest
 
 from caspi.inference.api_keys import add_key, hash_key
-from caspi.inference.transcription import Transcription
 from serve.api import http_app
-from serve.batching import Clip
 from serve.gate import JOBS, TRANSCRIPTIONS
 from serve.metrics import Metrics
 from serve.options import Options
-from serve.versions import State
+from tests.serve.backends import Backend
 from tests.speech import spoken
 
 FILES = {"file": ("speech.flac", spoken(1.0))}
-
-
-class Backend:
-    async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
-        return Transcription("שלום", "Hebrew", clip.duration_s)
-
-    async def is_ready(self) -> bool:
-        return True
-
-    async def describe(self) -> list[State]:
-        return []
 
 
 @asynccontextmanager

@@ -19,13 +19,11 @@ import pytest
 import uvicorn
 
 from caspi.inference.api_keys import hash_key
-from caspi.inference.transcription import Transcription
 from serve.api import http_app
-from serve.batching import Clip
 from serve.metrics import Metrics
 from serve.options import Options
-from serve.versions import State
 from serve.webhooks import sign
+from tests.serve.backends import Backend
 from tests.speech import spoken
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
@@ -38,17 +36,6 @@ def block(guide: str, language: str, containing: str) -> str:
     found = re.findall(rf"^```{language}\n(.*?)^```$", (GUIDES / guide).read_text(), re.MULTILINE | re.DOTALL)
     (one,) = [content for content in found if containing in content]
     return one
-
-
-class Backend:
-    async def transcribe(self, clip: Clip, *, deadline: float) -> Transcription:
-        return Transcription("שלום", "Hebrew", clip.duration_s)
-
-    async def describe(self) -> list[State]:
-        return []
-
-    async def is_ready(self) -> bool:
-        return True
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from serve.errors import ApiError
 from serve.gate import JOBS
 from serve.metrics import Metrics
 from serve.options import Options
-from serve.versions import State
+from tests.serve.backends import Backend
 from tests.speech import spoken
 
 FILES = {"file": ("meeting.flac", spoken(1.0))}
@@ -28,7 +28,7 @@ ENDED = ("completed", "failed", "cancelled", "expired")
 PATIENCE_S = 30
 
 
-class Backend:
+class Gated(Backend):
     """Answers when `go` is set, with what `answer` says."""
 
     def __init__(self, answer: Callable[[Clip], Transcription] | None = None) -> None:
@@ -44,16 +44,10 @@ class Backend:
         await self.go.wait()
         return self._answer(clip)
 
-    async def is_ready(self) -> bool:
-        return True
-
-    async def describe(self) -> list[State]:
-        return []
-
 
 @asynccontextmanager
 async def connect(
-    folder: Path, backend: Backend, *, keys: tuple[str, ...] = (), **options: Any
+    folder: Path, backend: Gated, *, keys: tuple[str, ...] = (), **options: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An ingress process over the jobs of `folder`."""
     given = {"model": "double", "jobs_folder": str(folder), "job_lease_s": 1.0, **options}
@@ -91,7 +85,7 @@ async def ended(client: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any
 
 def test_a_job_is_done_and_its_result_comes_in_every_format(tmp_path: Path) -> None:
     async def story() -> None:
-        async with connect(tmp_path, Backend()) as client:
+        async with connect(tmp_path, Gated()) as client:
             job = await submit(client, data={"language": "he", "response_format": "text"})
             assert (job["object"], job["status"], job["file_name"]) == ("transcription.job", "queued", "meeting.flac")
             done = await ended(client, job)
@@ -114,7 +108,7 @@ def test_a_job_is_done_and_its_result_comes_in_every_format(tmp_path: Path) -> N
 
 def test_a_result_is_409_until_it_is_there(tmp_path: Path) -> None:
     async def story() -> None:
-        backend = Backend()
+        backend = Gated()
         backend.go.clear()
         async with connect(tmp_path, backend) as client:
             job = await submit(client)
@@ -131,7 +125,7 @@ def test_a_result_is_409_until_it_is_there(tmp_path: Path) -> None:
 
 def test_a_recording_that_cannot_be_used_fails_and_says_why(tmp_path: Path) -> None:
     async def story() -> None:
-        async with connect(tmp_path, Backend()) as client:
+        async with connect(tmp_path, Gated()) as client:
             job = await ended(client, await submit(client, files={"file": ("notes.wav", b"not samples" * 9)}))
             assert (job["status"], job["error"]["code"]) == ("failed", "undecodable_audio")
             assert "notes.wav" in job["error"]["message"]
@@ -141,7 +135,7 @@ def test_a_recording_that_cannot_be_used_fails_and_says_why(tmp_path: Path) -> N
 
 def test_a_job_is_cancelled_while_it_runs(tmp_path: Path) -> None:
     async def story() -> None:
-        backend = Backend()
+        backend = Gated()
         backend.go.clear()
         async with connect(tmp_path, backend) as client:
             job = await submit(client)
@@ -167,7 +161,7 @@ def test_full_queues_and_dying_replicas_are_waited_out(tmp_path: Path) -> None:
         return Transcription("שלום", "Hebrew", clip.duration_s)
 
     async def story() -> None:
-        async with connect(tmp_path, Backend(answer)) as client:
+        async with connect(tmp_path, Gated(answer)) as client:
             assert (await ended(client, await submit(client)))["status"] == "completed"
 
     asyncio.run(story())
@@ -178,7 +172,7 @@ def test_a_job_that_the_model_refuses_is_not_tried_again(tmp_path: Path) -> None
         raise ApiError(422, "This recording kills the model.", code="poisoned")
 
     async def story() -> None:
-        backend = Backend(answer)
+        backend = Gated(answer)
         async with connect(tmp_path, backend) as client:
             job = await ended(client, await submit(client))
             assert (job["status"], job["error"]["code"], backend.num_calls) == ("failed", "poisoned", 1)
@@ -188,12 +182,12 @@ def test_a_job_that_the_model_refuses_is_not_tried_again(tmp_path: Path) -> None
 
 def test_a_job_survives_the_process_that_ran_it(tmp_path: Path) -> None:
     async def story() -> None:
-        stuck = Backend()
+        stuck = Gated()
         stuck.go.clear()
         async with connect(tmp_path, stuck) as client:
             job = await submit(client)
             await stuck.begun.wait()
-        async with connect(tmp_path, Backend()) as client:  # a graceful end hands it over at once
+        async with connect(tmp_path, Gated()) as client:  # a graceful end hands it over at once
             done = await ended(client, job)
             assert done["status"] == "completed"
 
@@ -202,7 +196,7 @@ def test_a_job_survives_the_process_that_ran_it(tmp_path: Path) -> None:
 
 def test_several_processes_share_the_queue_and_do_nothing_twice(tmp_path: Path) -> None:
     async def story() -> None:
-        first, second = Backend(), Backend()
+        first, second = Gated(), Gated()
         for backend in (first, second):
             backend.go.clear()
         async with connect(tmp_path, first, jobs_at_once=2) as one, connect(tmp_path, second, jobs_at_once=2) as other:
@@ -220,7 +214,7 @@ def test_a_job_does_not_exist_for_others(tmp_path: Path) -> None:
     mine, theirs = ({"Authorization": f"Bearer {key}"} for key in ("mine", "theirs"))
 
     async def story() -> None:
-        async with connect(tmp_path, Backend(), keys=("mine", "theirs")) as client:
+        async with connect(tmp_path, Gated(), keys=("mine", "theirs")) as client:
             job = await submit(client, headers=mine)
             for method, path in (("GET", ""), ("GET", "/result"), ("POST", "/cancel"), ("DELETE", "")):
                 answer = await client.request(method, f"{JOBS}/{job['id']}{path}", headers=theirs)
@@ -234,7 +228,7 @@ def test_a_job_does_not_exist_for_others(tmp_path: Path) -> None:
 
 def test_jobs_are_listed_newest_first_page_by_page(tmp_path: Path) -> None:
     async def story() -> None:
-        async with connect(tmp_path, Backend()) as client:
+        async with connect(tmp_path, Gated()) as client:
             ids = [(await submit(client))["id"] for _ in range(5)]
             seen: list[str] = []
             page: dict[str, Any] = {"has_more": True, "last_id": None}
@@ -250,7 +244,7 @@ def test_jobs_are_listed_newest_first_page_by_page(tmp_path: Path) -> None:
 
 def test_a_submission_that_is_repeated_is_one_job(tmp_path: Path) -> None:
     async def story() -> None:
-        async with connect(tmp_path, Backend(), keys=("a" * 20, "b" * 20)) as client:
+        async with connect(tmp_path, Gated(), keys=("a" * 20, "b" * 20)) as client:
             own = {"Authorization": f"Bearer {'a' * 20}", "Idempotency-Key": "monday"}
             first, again = [await submit(client, headers=own) for _ in range(2)]
             assert first["id"] == again["id"]
@@ -263,7 +257,7 @@ def test_a_submission_that_is_repeated_is_one_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("limit", "whose"), [("max_jobs", "There are 2"), ("max_jobs_per_key", "Yours are 2")])
 def test_the_queue_is_bounded(tmp_path: Path, limit: str, whose: str) -> None:
     async def story() -> None:
-        backend = Backend()
+        backend = Gated()
         backend.go.clear()
         async with connect(tmp_path, backend, **{limit: 2}) as client:
             for _ in range(2):
@@ -277,7 +271,7 @@ def test_the_queue_is_bounded(tmp_path: Path, limit: str, whose: str) -> None:
 
 def test_a_job_that_waited_too_long_expires_and_an_old_one_is_forgotten(tmp_path: Path) -> None:
     async def story() -> None:
-        backend = Backend()
+        backend = Gated()
         backend.go.clear()
         async with connect(tmp_path, backend, job_window_s=0.3, job_lease_s=0.2, job_kept_s=1.0) as client:
             job = await submit(client)
@@ -320,7 +314,7 @@ def test_a_webhook_is_signed_and_repeated_until_it_is_taken(tmp_path: Path, monk
     async def story() -> None:
         async with (
             receiver(500, 302) as (url, received),
-            connect(tmp_path, Backend(), webhook_hosts=("localhost",)) as client,
+            connect(tmp_path, Gated(), webhook_hosts=("localhost",)) as client,
         ):
             job = await submit(client, data={"webhook_url": url, "webhook_secret": SECRET})
 
@@ -344,7 +338,7 @@ def test_a_webhook_that_nobody_takes_is_given_up(tmp_path: Path, monkeypatch: py
     async def story() -> None:
         async with (
             receiver(500, 500, 500) as (url, received),
-            connect(tmp_path, Backend(), webhook_hosts=("127.0.0.0/8",)) as client,
+            connect(tmp_path, Gated(), webhook_hosts=("127.0.0.0/8",)) as client,
         ):
             url = url.replace("localhost", "127.0.0.1")
             job = await submit(client, data={"webhook_url": url, "webhook_secret": SECRET})

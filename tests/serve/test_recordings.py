@@ -17,14 +17,14 @@ from serve.errors import ApiError
 from serve.options import Options
 from serve.recordings import OnSegment, transcribe_recording
 from serve.schemas import Fields
-from serve.versions import State
+from tests.serve.backends import Backend
 from tests.speech import lay, spoken
 
 # Twelve words with a second between them.
 WORDS = encode_flac(lay(25, *((2 * number, 2 * number + 1) for number in range(12))))
 
 
-class Model:
+class Model(Backend):
     """Answers with the clip's number, after `seconds(number)`; the first `num_full` calls behind the first are 429."""
 
     def __init__(self, seconds: Any = lambda number: 0.0, *, num_full: int = 0, full_from: int = 2) -> None:
@@ -47,12 +47,6 @@ class Model:
         finally:
             self.num_inside -= 1
         return Transcription(str(number), "Hebrew", clip.duration_s)
-
-    async def is_ready(self) -> bool:
-        return True
-
-    async def describe(self) -> list[State]:
-        return []
 
 
 async def transcribe(
