@@ -31,7 +31,7 @@ def http_app(
     `is_public`: others than this machine can reach it, so that its metrics want a key too.
     """
     keyring = Keyring(key_hashes, file=options.api_keys_file)
-    asynchronous = jobs.open_jobs(backend, options)
+    asynchronous = jobs.open_jobs(backend, options, metrics)
     app = FastAPI(
         title="Caspi",
         summary="Speech to text by OpenAI's transcription contract.",

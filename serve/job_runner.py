@@ -18,6 +18,7 @@ from serve.batching import Clip
 from serve.errors import ApiError, translate
 from serve.job_recordings import JobRecordings
 from serve.job_store import MAX_ATTEMPTS, Job, JobStore
+from serve.metrics import JobOutcome, Metrics
 from serve.options import Options
 from serve.recordings import transcribe_recording
 from serve.schemas import Fields
@@ -76,6 +77,7 @@ class JobRunner:
         recordings: JobRecordings,
         webhooks: Webhooks,
         options: Options,
+        metrics: Metrics,
         holder: str,
     ) -> None:
         self._backend = PatientBackend(backend)
@@ -83,6 +85,7 @@ class JobRunner:
         self._recordings = recordings
         self._webhooks = webhooks
         self._options = options
+        self._metrics = metrics
         self._holder = holder
         self._news = asyncio.Event()
 
@@ -120,7 +123,8 @@ class JobRunner:
         if job is None:
             return POLL_S
         logger.info("job begins id=%s attempt=%d", job.id, job.attempts)
-        await self._do(job)
+        with self._metrics.jobs_in_progress.track_inprogress():
+            await self._do(job)
         return 0.0
 
     async def _do(self, job: Job) -> None:
@@ -134,8 +138,8 @@ class JobRunner:
             # This process ends; shielded, as it is being cancelled.
             await asyncio.shield(asyncio.to_thread(self._store.release, job, delay_s=0.0, counts=False))
             raise
-        if not work.cancelled():
-            await self._settle(job, work)
+        outcome = "left" if work.cancelled() else await self._settle(job, work)
+        self._metrics.count_job(outcome)
 
     async def _keep_lease(self, job: Job, work: asyncio.Task[Transcript], progress: "Progress") -> None:
         """Return when the work is done, or has been stopped because the job is no longer ours."""
@@ -159,7 +163,7 @@ class JobRunner:
         options = self._options.model_copy(update={"max_audio_s": self._options.max_job_audio_s})
         logs.start_record(job.id)  # all its pieces go to one model, canary or not
         with self._recordings.local(job.id) as path:
-            return await transcribe_recording(
+            transcript = await transcribe_recording(
                 self._backend,
                 path,
                 FIELDS.validate_json(job.fields),
@@ -168,8 +172,11 @@ class JobRunner:
                 deadline=time.monotonic() + self._options.job_window_s,
                 on_segment=progress.note,
             )
+        self._metrics.count_audio(transcript.duration_s)
+        return transcript
 
-    async def _settle(self, job: Job, work: asyncio.Task[Transcript]) -> None:
+    async def _settle(self, job: Job, work: asyncio.Task[Transcript]) -> JobOutcome:
+        """Write down how the work ended; returns how the attempt did."""
         error = work.exception()
         if error is None:
             transcript = work.result()
@@ -180,18 +187,22 @@ class JobRunner:
             if refusal.status_code >= 500 and job.attempts < MAX_ATTEMPTS:
                 logger.warning("job fails id=%s attempt=%d", job.id, job.attempts, exc_info=error)
                 delay_s = RETRY_S * 2**job.attempts
-                return await asyncio.to_thread(self._store.release, job, delay_s=delay_s, counts=True)
+                await asyncio.to_thread(self._store.release, job, delay_s=delay_s, counts=True)
+                return "retried"
             ended = await asyncio.to_thread(self._store.fail, job, error_body(refusal))
-        if ended is not None:
-            logger.info("job ends id=%s status=%s", ended.id, ended.status)
-            await asyncio.to_thread(self._recordings.delete, job.id)
-            self.notify()  # its webhook is due
+        if ended is None:
+            return "left"
+        logger.info("job ends id=%s status=%s", ended.id, ended.status)
+        await asyncio.to_thread(self._recordings.delete, job.id)
+        self.notify()  # its webhook is due
+        return "completed" if error is None else "failed"
 
     async def _deliver(self) -> float:
         delivery = await asyncio.to_thread(self._store.claim_webhook, lease_s=2 * self._webhooks.timeout_s)
         if delivery is None:
             return POLL_S
         state, retry_after_s = await self._webhooks.deliver(delivery)
+        self._metrics.count_webhook(state)
         await asyncio.to_thread(self._store.settle_webhook, delivery.job.id, state=state, retry_after_s=retry_after_s)
         return 0.0
 
@@ -200,6 +211,7 @@ class JobRunner:
         died = ApiError(500, f"Its server died {MAX_ATTEMPTS} times while working on it.", code="server_died")
         for job_id in await asyncio.to_thread(self._store.expire, error=error_body(died)):
             logger.warning("job given up id=%s", job_id)
+            self._metrics.count_job("given_up")
             await asyncio.to_thread(self._recordings.delete, job_id)
         await asyncio.to_thread(self._store.forget, kept_s=self._options.job_kept_s)
         wanted = await asyncio.to_thread(self._store.active_ids)

@@ -30,6 +30,7 @@ from serve.gate import JOBS
 from serve.job_recordings import JobRecordings
 from serve.job_runner import FIELDS, TRANSCRIPT, JobRunner
 from serve.job_store import Job, JobStore, new_id
+from serve.metrics import Metrics
 from serve.models import check_model
 from serve.options import Options
 from serve.schemas import ErrorDetail, Fields, JobList, JobObject
@@ -70,7 +71,7 @@ class Jobs:
         self.store.close()
 
 
-def open_jobs(backend: Backend, options: Options) -> Jobs | None:
+def open_jobs(backend: Backend, options: Options, metrics: Metrics) -> Jobs | None:
     """Asynchronous work over its store; None without a folder for the recordings.
 
     Raises:
@@ -86,7 +87,15 @@ def open_jobs(backend: Backend, options: Options) -> Jobs | None:
     store = JobStore(url or f"sqlite:///{folder}/jobs.db")
     webhooks = Webhooks(options.webhook_hosts)
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-80:]
-    runner = JobRunner(backend, store=store, recordings=recordings, webhooks=webhooks, options=options, holder=holder)
+    runner = JobRunner(
+        backend,
+        store=store,
+        recordings=recordings,
+        webhooks=webhooks,
+        options=options,
+        metrics=metrics,
+        holder=holder,
+    )
     return Jobs(store, recordings, webhooks, runner)
 
 

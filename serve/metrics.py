@@ -7,6 +7,7 @@ newest are kept: the number of series is bounded.
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
@@ -27,6 +28,10 @@ MAX_VERSIONS = 8
 
 MAX_REASONS = 64
 NO_VERSION = "none"
+
+JobOutcome = Literal["completed", "failed", "retried", "left", "given_up"]
+"""`retried`: by no fault of its own, to be tried again. `left`: cancelled, too late, or taken by another process.
+`given_up`: too late, or its processes died too often."""
 
 Siblings = Callable[[], Awaitable[Sequence[Metric]]]
 
@@ -80,9 +85,14 @@ class Metrics:
         self._retries = counter("retries", "Calls of the model that were repeated", "reason")
         self._fallbacks = counter("canary_fallbacks", "Clips that the canary failed and the stable model got", "reason")
         self._poisoned = counter("poisoned_clips", "Clips refused because they end the model's process").labels(replica)
-        self.in_flight = Gauge(
-            "caspi_requests_in_flight", "Transcriptions being worked on", ["replica"], registry=self.registry
-        ).labels(replica)
+        self._jobs = counter("jobs", "Attempts at jobs, by how they ended", "outcome")
+        self._webhooks = counter("webhooks", "Attempts to deliver webhooks, by what became of them", "outcome")
+
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"caspi_{name}", what, ["replica"], registry=self.registry).labels(replica)
+
+        self.in_flight = gauge("requests_in_flight", "Transcriptions being worked on")
+        self.jobs_in_progress = gauge("jobs_in_progress", "Jobs being worked on")
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """One answered request. `path` must be one of the routes: what strangers type would make series without end."""
@@ -121,6 +131,14 @@ class Metrics:
 
     def count_poisoned(self) -> None:
         self._poisoned.inc()
+
+    def count_job(self, outcome: JobOutcome) -> None:
+        """One attempt at a job."""
+        self._jobs.labels(self._replica, outcome).inc()
+
+    def count_webhook(self, outcome: str) -> None:
+        """One attempt to deliver one: `delivered`, `pending` (will be tried again) or `failed`."""
+        self._webhooks.labels(self._replica, outcome).inc()
 
     async def render(self) -> bytes:
         """All of it as text, and what the other replicas count."""

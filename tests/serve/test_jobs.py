@@ -180,6 +180,48 @@ def test_a_job_that_the_model_refuses_is_not_tried_again(tmp_path: Path) -> None
     asyncio.run(story())
 
 
+def test_jobs_are_counted_by_how_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.job_runner.RETRY_S", 0.01)
+    failures = [ValueError("a bug")]
+
+    def answer(clip: Clip) -> Transcription:
+        if failures:
+            raise failures.pop()
+        return Transcription("שלום", "Hebrew", clip.duration_s)
+
+    async def story() -> None:
+        backend = Gated(answer)
+        async with (
+            receiver(500) as (url, received),
+            connect(tmp_path, backend, webhook_hosts=("localhost",), jobs_at_once=1) as client,
+        ):
+            await ended(client, await submit(client, data={"webhook_url": url, "webhook_secret": SECRET}))
+            await ended(client, await submit(client, files={"file": ("notes.wav", b"not samples" * 9)}))
+            backend.go.clear()
+            backend.begun.clear()
+            job = await submit(client)
+            await backend.begun.wait()
+            assert 'caspi_jobs_in_progress{replica="test"} 1.0' in (await client.get("/metrics")).text
+            await client.post(f"{JOBS}/{job['id']}/cancel")
+            expected = {
+                'caspi_jobs_total{outcome="retried",replica="test"} 1.0',
+                'caspi_jobs_total{outcome="completed",replica="test"} 1.0',
+                'caspi_jobs_total{outcome="failed",replica="test"} 1.0',
+                'caspi_jobs_total{outcome="left",replica="test"} 1.0',
+                'caspi_jobs_in_progress{replica="test"} 0.0',
+                'caspi_webhooks_total{outcome="pending",replica="test"} 1.0',
+                'caspi_audio_seconds_total{replica="test",version="none"} 1.0',
+            }
+
+            async def are_counted() -> bool:
+                return expected <= set((await client.get("/metrics")).text.splitlines())
+
+            await until(are_counted)
+            assert len(received) == 1
+
+    asyncio.run(story())
+
+
 def test_a_job_survives_the_process_that_ran_it(tmp_path: Path) -> None:
     async def story() -> None:
         stuck = Gated()

@@ -13,12 +13,19 @@ from scipy.stats import theilslopes
 
 MODEL, INGRESS = "TranscriptionModel", "Ingress"
 
+KINDS = {
+    MODEL: f"ray::ServeReplica:caspi:{MODEL}",
+    INGRESS: f"ray::ServeReplica:caspi:{INGRESS}",
+    "proxy": "ray::ProxyActor",
+    "controller": "ray::ServeController",
+    "board": "ray::Board",
+}
+"""How the titles of an endpoint's processes begin."""
+
 
 def replicas(deployment: str) -> list[int]:
     """Process ids of a deployment's replicas, of the Ray that this process started and no other."""
-    return [
-        process.pid for process in _endpoint() if _title(process).startswith(f"ray::ServeReplica:caspi:{deployment}")
-    ]
+    return [process.pid for kind, process in _endpoint() if kind == deployment]
 
 
 def kill(pid: int) -> None:
@@ -35,10 +42,13 @@ def wait_for_replicas(deployment: str, count: int, *, timeout_s: float = 60) -> 
     return found
 
 
-def _endpoint() -> Iterator[psutil.Process]:
+def _endpoint() -> Iterator[tuple[str, psutil.Process]]:
+    """Each process with its kind."""
     for process in psutil.Process().children(recursive=True):
-        if _title(process).startswith(("ray::ServeReplica:", "ray::ProxyActor", "ray::ServeController")):
-            yield process
+        title = _title(process)
+        for kind, begins in KINDS.items():
+            if title.startswith(begins):
+                yield kind, process
 
 
 def _title(process: psutil.Process) -> str:
@@ -50,15 +60,25 @@ def _title(process: psutil.Process) -> str:
 
 @dataclass
 class Watch:
-    """What the endpoint's processes took together, again and again."""
+    """What the endpoint's processes took, again and again.
+
+    Memory is what a process has for itself: pages of Ray's object store, which all of them map and whose size is fixed,
+    would be counted in each that has touched them, and the longer a process lives the more it has touched.
+    """
 
     times_s: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+    by_kind_mb: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def slope_mb_per_minute(self, *, after_s: float) -> float:
         """Growth of memory after the warm-up: the median of slopes, which replicas that start anew do not bend."""
         return _slope(self.times_s, self.memory_mb, after_s)
+
+    def slopes_by_kind(self, *, after_s: float) -> str:
+        """The same of each kind of process, to print."""
+        slopes = {kind: _slope(self.times_s, values, after_s) for kind, values in self.by_kind_mb.items()}
+        return ", ".join(f"{kind} {slope:+.2f} of {self.by_kind_mb[kind][-1]:.0f} MB" for kind, slope in slopes.items())
 
     def descriptor_slope_per_minute(self, *, after_s: float) -> float:
         return _slope(self.times_s, self.descriptors, after_s)
@@ -77,16 +97,20 @@ def watching(*, every_s: float = 1.0) -> Iterator[Watch]:
 
     def measure() -> None:
         while not stopped.wait(every_s):
-            memory = descriptors = 0
-            for process in _endpoint():
+            memory_mb = dict.fromkeys(KINDS, 0.0)
+            descriptors = 0
+            for kind, process in _endpoint():
                 try:
-                    memory += process.memory_info().rss
+                    memory = process.memory_info()
+                    memory_mb[kind] += (memory.rss - memory.shared) / 2**20
                     descriptors += process.num_fds()
                 except psutil.Error:
                     continue  # it has just ended
             watch.times_s.append(time.monotonic() - began)
-            watch.memory_mb.append(memory / 2**20)
+            watch.memory_mb.append(sum(memory_mb.values()))
             watch.descriptors.append(descriptors)
+            for kind, values in watch.by_kind_mb.items():
+                values.append(memory_mb[kind])
 
     thread = threading.Thread(target=measure, daemon=True)
     thread.start()

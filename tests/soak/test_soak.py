@@ -50,6 +50,7 @@ def soak(serve: Serve, *, duration_s: float, every_s: float, warm_up_s: float, m
     print(f"{duration_s / 60:.0f} minutes, {chaos.done.total()} events {dict(chaos.done)}: {describe(crowd)}")
     print(f"garbage was answered {dict(chaos.refusals)}")
     print(f"memory {slope_mb:+.2f} MB/min of {watch.memory_mb[-1]:.0f} MB, descriptors {descriptors:+.2f}/min")
+    print(f"of it, MB/min: {watch.slopes_by_kind(after_s=warm_up_s)}")
     undocumented = {outcome: count for outcome, count in crowd.outcomes.items() if not DOCUMENTED.fullmatch(outcome)}
     assert not undocumented
     assert crowd.outcomes["right"] > 0.9 * len(crowd.answers)
