@@ -16,6 +16,9 @@ from serve.metrics import Metrics
 from serve.options import Options
 from serve.schemas import ErrorBody
 
+REFUSALS = (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
+"""What every operation may answer besides, in OpenAI's form."""
+
 
 def http_app(
     backend: Backend,
@@ -38,7 +41,7 @@ def http_app(
         lifespan=None if asynchronous is None else asynchronous.lifespan,
         docs_url=None,  # it would load scripts from the web; `reference` brings its own page
         redoc_url=None,
-        responses={code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 429, 500, 503, 504)},
+        responses={code: {"model": ErrorBody} for code in REFUSALS},
     )
     app.add_middleware(Gate, options=options, keyring=keyring, metrics=metrics, is_public=is_public)
     browsers.add_to(app, options)

@@ -34,7 +34,7 @@ from serve.metrics import Metrics
 from serve.models import check_model
 from serve.options import Options
 from serve.schemas import ErrorDetail, Fields, JobList, JobObject
-from serve.transcriptions import render, request_body
+from serve.transcriptions import answer, render, request_body
 from serve.webhooks import Webhooks
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled", "expired"]
@@ -157,7 +157,7 @@ def add_to(app: FastAPI, jobs: Jobs, options: Options) -> None:
         """How a job is doing."""
         return _object(await find(request, job_id), options)
 
-    @app.get(JOBS + "/{job_id}/result")
+    @app.get(JOBS + "/{job_id}/result", response_model=None, responses={200: answer()})
     async def get_job_result(
         request: Request,
         job_id: str,

@@ -21,12 +21,12 @@ def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
     async def show_page() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
-    @app.get("/healthz")
+    @app.get("/healthz", response_class=PlainTextResponse)
     async def health() -> PlainTextResponse:
         """200 while this process answers at all."""
         return PlainTextResponse("ok\n")
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_class=PlainTextResponse)
     async def readiness() -> PlainTextResponse:
         """200 while a model would answer, 503 otherwise. Says which: name, version and digest, the canary below."""
         if models := [state.model for state in await backend.describe()]:
@@ -34,7 +34,7 @@ def add_to(app: FastAPI, backend: Backend, page: str, metrics: Metrics) -> None:
             return PlainTextResponse("".join(f"{line}\n" for line in lines))
         raise ApiError(503, "The model is not answering (yet).", code="not_ready", retry_after_s=2)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         """Counters of all replicas in Prometheus' text format."""
         return Response(await metrics.render(), media_type=CONTENT_TYPE)

@@ -30,12 +30,7 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
     @app.post(
         TRANSCRIPTIONS,
         response_model=None,
-        responses={
-            200: {
-                "model": TranscriptionVerboseJson | TranscriptionJson,
-                "content": {"text/plain": {}, "application/x-subrip": {}, "text/vtt": {}, "text/event-stream": {}},
-            }
-        },
+        responses={200: answer("text/event-stream")},
         openapi_extra={"requestBody": request_body()},
     )
     async def transcribe(request: Request) -> Response:
@@ -79,6 +74,12 @@ async def _source(upload: UploadFile) -> Path | bytes:
     if upload._in_memory:
         return await upload.read()
     return Path(f"/proc/self/fd/{upload.file.fileno()}")
+
+
+def answer(*more: str) -> dict[str, Any]:
+    """What `render` makes, for the OpenAPI page, and content of `more` types."""
+    content: dict[str, Any] = {media_type: {} for media_type in (*MEDIA_TYPES.values(), *more)}
+    return {"model": TranscriptionVerboseJson | TranscriptionJson, "content": content}
 
 
 def request_body(**more: Any) -> dict[str, Any]:
