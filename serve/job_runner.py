@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from serve.job_recordings import JobRecordings
 from serve.job_store import MAX_ATTEMPTS, Job, JobStore
 from serve.metrics import JobOutcome, Metrics
 from serve.options import Options
+from serve.patience import patiently
 from serve.recordings import transcribe_recording
 from serve.schemas import Fields
 from serve.versions import State
@@ -34,6 +34,9 @@ POLL_S = 1.0
 
 # Webhooks under way at once, so that a receiver that does not answer does not hold up the others.
 NUM_DELIVERIES = 4
+
+# Between two tries of a piece that found every queue full.
+LONGEST_PAUSE_S = 10.0
 
 # Before the next attempt at a job that failed by no fault of its own.
 RETRY_S = 5.0
@@ -51,15 +54,12 @@ class PatientBackend:
         Raises:
             ApiError: neither 429 nor 503, unless the deadline is near.
         """
-        pause_s = 0.5
-        while True:
-            try:
-                return await self._backend.transcribe(clip, deadline=deadline)
-            except ApiError as refusal:
-                if refusal.status_code not in (429, 503) or time.monotonic() + pause_s > deadline:
-                    raise
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))
-            pause_s = min(2 * pause_s, 10.0)
+        return await patiently(
+            lambda: self._backend.transcribe(clip, deadline=deadline),
+            statuses=(429, 503),
+            deadline=deadline,
+            longest_pause_s=LONGEST_PAUSE_S,
+        )
 
     async def describe(self) -> Sequence[State]:
         """As the backend's."""

@@ -6,7 +6,6 @@ An ingress process holds no more than a window of pieces of each recording, what
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -21,8 +20,8 @@ from caspi.inference.transcription import Transcription
 from serve import logs
 from serve.backend import Backend
 from serve.deadline import by_deadline
-from serve.errors import ApiError
 from serve.options import Options
+from serve.patience import patiently
 from serve.schemas import Fields
 
 OnSegment = Callable[[Segment], Awaitable[None] | None]
@@ -34,8 +33,8 @@ _decoders = ThreadPoolExecutor(NUM_DECODE_THREADS, thread_name_prefix="decode")
 # Pieces that a thread cuts before it comes back: quiet, speech and quiet, which most short recordings are.
 _PIECES_AT_ONCE = 3
 
-# How long a piece waits that found every queue full. Its recording was let in, and is not given up for that.
-_FULL_WAIT_S = 0.5
+# Between two tries of a piece that found every queue full. Its recording was let in, and is not given up for that.
+LONGEST_PAUSE_S = 1.0
 
 # The first piece of a recording goes to the model at once. What follows shares this much room with all other recordings
 # of the process, so that a few long ones never fill the queues that short ones need.
@@ -122,13 +121,12 @@ class _Caller:
         if self._num_called == 1:
             return await self._backend.transcribe(clip, deadline=deadline)
         async with self._room():
-            while True:
-                try:
-                    return await self._backend.transcribe(clip, deadline=deadline)
-                except ApiError as error:
-                    if error.status_code != 429 or time.monotonic() + _FULL_WAIT_S > deadline:
-                        raise
-                await asyncio.sleep(_FULL_WAIT_S)
+            return await patiently(
+                lambda: self._backend.transcribe(clip, deadline=deadline),
+                statuses=(429,),
+                deadline=deadline,
+                longest_pause_s=LONGEST_PAUSE_S,
+            )
 
     def _room(self) -> asyncio.Semaphore:
         num = max(1, int(_LONG_FORM_SHARE * self._options.max_in_flight))
