@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from caspi import ray_session, settings, tracking
+from caspi.allocation import ONE_HEAP
 from caspi.corpus import Corpus
 from caspi.corpus.commit import hold
 from caspi.errors import CaspiError, RequestError, RunError, TrackingError, TrainingError
@@ -211,7 +212,7 @@ def fit(job: Job, loop: Callable[[Job], Any] = train_loop) -> Any:
             name=f"workers-{time.time_ns()}",
             storage_path=str(job.output / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-            worker_runtime_env={"env_vars": _GPU_ENVIRONMENT} if workers.use_gpu else None,
+            worker_runtime_env={"env_vars": _GPU_ENVIRONMENT if workers.use_gpu else ONE_HEAP},
         ),
     )
     try:
