@@ -131,9 +131,9 @@ class Options(BaseModel):
     max_piece_s: float = Field(30.0, ge=1)
     """Audio that goes to the model in one piece; longer recordings are cut at pauses."""
 
-    max_pieces_in_flight: int = Field(16, ge=1)
-    """Pieces of one recording that are with the model at once. More keep more replicas busy with one recording, and an
-    ingress process holds up to 2 MB for each."""
+    max_window_s: float = Field(480.0, gt=0)
+    """Seconds of one recording that are cut and not yet joined: with the model, or done before what comes first. More
+    keep more replicas busy with one recording; an ingress process holds 64 kB for each."""
 
     min_rtfx: float = Field(5.0, gt=0)
     """What a recording's length adds to its deadline: `request_timeout_s` and its duration divided by this."""

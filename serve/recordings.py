@@ -1,7 +1,7 @@
 """A whole recording through the model: its pieces to all replicas at once, their answers joined in order.
 
-An ingress process holds no more than a window of pieces of each recording, whatever its length:
-`max_pieces_in_flight` and three more, 2 MB each, beside the decoder's blocks of a few MB.
+An ingress process holds no more than a window of each recording, whatever its length: `max_window_s`, 64 kB for each
+second, and up to six pieces of 2 MB that are cut ahead of it, so that the model need not wait for the next ones.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ async def transcribe_recording(
                 piece, answer = next_one
                 segment = joiner.add(piece, await answer if answer is not None else None)
                 if answer is not None:
-                    caller.window.release()
+                    caller.window.leave(piece)
                 if segment is not None and on_segment is not None and (waiting := on_segment(segment)) is not None:
                     await waiting
     except ExceptionGroup as failures:
@@ -95,9 +95,30 @@ async def _ask(
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if piece.samples is not None:
-                await caller.window.acquire()
+                await caller.window.enter(piece)
             asked.put_nowait((piece, None if piece.samples is None else tasks.create_task(caller.call(piece))))
     asked.put_nowait(None)
+
+
+class _Window:
+    """The pieces of a recording that are cut and not yet joined: so many seconds, or one longer piece."""
+
+    def __init__(self, max_s: float) -> None:
+        self._max_samples = max_s * audio.SAMPLE_RATE
+        self._num_samples = 0
+        self._has_room = asyncio.Event()
+
+    async def enter(self, piece: Piece) -> None:
+        """Wait for room. One at a time."""
+        length = piece.end - piece.start
+        while self._num_samples and self._num_samples + length > self._max_samples:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._num_samples += length
+
+    def leave(self, piece: Piece) -> None:
+        self._num_samples -= piece.end - piece.start
+        self._has_room.set()
 
 
 class _Caller:
@@ -109,8 +130,7 @@ class _Caller:
         self._options = options
         self._deadline = deadline
         self._num_called = 0
-        self.window = asyncio.Semaphore(options.max_pieces_in_flight)
-        """Pieces that may be cut and not yet joined."""
+        self.window = _Window(options.max_window_s)
 
     async def call(self, piece: Piece) -> Transcription:
         """The piece's transcription, by the deadline that a recording of that length has."""
@@ -136,15 +156,15 @@ class _Caller:
 async def _pieces(
     source: Path | bytes, fields: Fields, *, name: str, options: Options, deadline: float
 ) -> AsyncGenerator[Piece, None]:
-    """The recording's pieces, decoded in threads and only as fast as they are taken."""
+    """The recording's pieces, cut in threads, a step ahead of what is taken."""
     pieces = cut(source, cutting=fields.cutting, name=name, max_duration_s=options.max_audio_s)
-    step: Future[list[Piece]] | None = None
+    step: Future[list[Piece]] | None = _decoders.submit(_take, pieces)
     by = deadline
     try:
-        while step is None or len(step.result()) == _PIECES_AT_ONCE:
-            step = _decoders.submit(_take, pieces)
+        while step is not None:
             with logs.current().timing_decode():
                 taken = await by_deadline(asyncio.wrap_future(step), by)
+            step = _decoders.submit(_take, pieces) if len(taken) == _PIECES_AT_ONCE else None
             for piece in taken:
                 by = _extended(deadline, piece, options)
                 yield piece

@@ -7,7 +7,7 @@ Each server runs alone and is stopped before the next one starts. A clip is 6.4 
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
 own share of a core is in the last column: it is taken from the server's machine.
 
-`--hour` then sends Caspi one recording of an hour, and compares with the bare engine on its pieces in a batch.
+`--hour` then sends Caspi one recording of an hour, and compares with the bare engine on the same pieces of it.
 """
 
 import argparse
@@ -29,7 +29,9 @@ import numpy as np
 
 from caspi.audio import SAMPLE_RATE, encode_flac
 from caspi.inference.answer import EXTRA_TOKENS
+from caspi.inference.cutting import Cutting
 from caspi.inference.engine import Clip, drain, open_engine
+from caspi.inference.long_form import cut
 from caspi.model import to_qwen
 from caspi.recipe.sections import Inference
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
@@ -41,7 +43,6 @@ BOUNDARY = "caspi-benchmark"
 START_TIMEOUT_S = 300
 ANSWER_TIMEOUT_S = 60
 HOUR_TIMEOUT_S = 900
-PIECE_S = 28.0
 
 MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
 RECIPE = f"""
@@ -208,11 +209,12 @@ def recorded(duration_s: float) -> np.ndarray:
 
 
 def bare_rtfx(model: Path, sound: np.ndarray) -> float:
-    """The engine alone, on pieces of the recording that are all there, with the bounds that the endpoint has."""
+    """The engine alone, on the pieces that the endpoint cuts, all of them there, with the bounds that it has."""
     engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S))
-    step = int(PIECE_S * SAMPLE_RATE)
-    pieces = [Clip.of(sound[start : start + step], language="he") for start in range(0, len(sound), step)]
-    drain(engine, pieces[:4])
+    pieces = [
+        Clip.of(piece.samples, language="he") for piece in cut(sound, cutting=Cutting()) if piece.samples is not None
+    ]
+    drain(engine, pieces[:40])
     began = time.perf_counter()
     drain(engine, pieces)
     return len(sound) / SAMPLE_RATE / (time.perf_counter() - began)

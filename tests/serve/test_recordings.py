@@ -76,11 +76,11 @@ def test_segments_come_in_order_though_later_ones_are_done_first() -> None:
     assert transcript.covered_s == transcript.duration_s == 25.0
 
 
-@pytest.mark.parametrize("window", [1, 4, 64])
-def test_as_many_pieces_are_with_the_model_as_the_window_lets_in(window: int) -> None:
-    model = Model(lambda number: 0.5)
-    asyncio.run(transcribe(model, max_pieces_in_flight=window))
-    assert min(window, 6) <= model.most_inside <= window
+@pytest.mark.parametrize(("max_window_s", "most"), [(0.1, 1), (6.2, 4), (500, 12)])
+def test_as_much_is_with_the_model_as_the_window_lets_in(max_window_s: float, most: int) -> None:
+    model = Model(lambda number: 0.5)  # pieces of a second and a half
+    asyncio.run(transcribe(model, max_window_s=max_window_s))
+    assert min(most, 6) <= model.most_inside <= most
 
 
 def test_a_piece_that_finds_every_queue_full_waits() -> None:
@@ -99,7 +99,7 @@ def test_a_recording_whose_first_piece_finds_every_queue_full_is_refused() -> No
 def test_its_length_extends_a_recordings_deadline() -> None:
     async def slow(min_rtfx: float) -> Transcript:
         # Twelve pieces, two or three at a time, of 0.2 s: a second at least.
-        return await transcribe(Model(lambda number: 0.2), timeout_s=0.4, min_rtfx=min_rtfx, max_pieces_in_flight=1)
+        return await transcribe(Model(lambda number: 0.2), timeout_s=0.4, min_rtfx=min_rtfx, max_window_s=1)
 
     assert len(asyncio.run(slow(min_rtfx=1)).segments) == 12
     with pytest.raises(ApiError) as refusal:
