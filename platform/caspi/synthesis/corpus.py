@@ -20,7 +20,7 @@ from caspi.synthesis import espeak
 from caspi.synthesis.part import truth_file
 from caspi.synthesis.plan import CROWD_TRANSCRIBE, RECITAL, UNTRANSCRIBED, Part, plan
 
-NUM_UTTERANCES = 2400  # about 1.5 hours to train on
+NUM_UTTERANCES = 3000  # about 2 hours to train on
 SEED = 42
 
 _TRUTH = "words.parquet"
