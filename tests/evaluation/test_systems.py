@@ -198,6 +198,7 @@ def test_a_model_of_transformers_answers_each_clip_as_it_would_alone(tiny_ctc_mo
     several = [random.normal(0, 0.1, int(16000 * s)).astype(np.float32) for s in (1.0, 0.4, 2.0, 1.5, 0.7, 31.0)]
     model: Any = open_system(f"hf:{tiny_ctc_model}").load()
     together = model.transcribe_batch(several, languages=["he"] * 6)
+    assert all(answer.latency_s for answer in together)
     assert [each.duration_s for each in together] == [1.0, 0.4, 2.0, 1.5, 0.7, 31.0]
     assert len({each.text for each in together}) > 1
     for clip, answer in zip(several, together, strict=True):

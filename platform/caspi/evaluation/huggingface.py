@@ -1,5 +1,6 @@
 """Any speech recognition model of transformers (Whisper, wav2vec 2.0, Moonshine, Parakeet, ...) as a system."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,24 +54,28 @@ class HuggingFaceModel:
             RequestError: the model is told its language and does not know one of these.
         """
         spoken = list(languages) if languages is not None else [None] * len(clips)
-        texts = [""] * len(clips)
+        heard: list[tuple[str, float]] = [("", 0.0)] * len(clips)
         for language in dict.fromkeys(spoken):
             chosen = [place for place, each in enumerate(spoken) if each == language]
             for is_long in (False, True):
                 places = [place for place in chosen if _is_long(clips[place]) == is_long]
                 answers = self._transcribe([clips[place] for place in places], language, is_long=is_long)
                 for place, answer in zip(places, answers, strict=True):
-                    texts[place] = answer
+                    heard[place] = answer
         return [
-            Transcription(written.strip(), language, len(clip) / audio.SAMPLE_RATE)
-            for written, language, clip in zip(texts, spoken, clips, strict=True)
+            Transcription(text.strip(), language, len(clip) / audio.SAMPLE_RATE, latency_s)
+            for (text, latency_s), language, clip in zip(heard, spoken, clips, strict=True)
         ]
 
-    def _transcribe(self, clips: Sequence[np.ndarray], language: str | None, *, is_long: bool) -> list[str]:
-        texts = [""] * len(clips)
+    def _transcribe(
+        self, clips: Sequence[np.ndarray], language: str | None, *, is_long: bool
+    ) -> list[tuple[str, float]]:
+        """Each clip's text, and the seconds that its batch took."""
+        heard: list[tuple[str, float]] = [("", 0.0)] * len(clips)
         longest = max(map(len, clips), default=1)
         # Clips of similar length together, so that a model without windows of its own pads little.
         for batch in _batches_by_length([len(clip) for clip in clips], max_samples=longest * self._batch_size):
+            began = time.perf_counter()
             answers = self._pipeline(
                 [{"raw": clips[place], "sampling_rate": audio.SAMPLE_RATE} for place in batch],
                 # The pipeline would write letters for the padding that other kinds of models get in a batch.
@@ -78,8 +83,8 @@ class HuggingFaceModel:
                 **self._options(language, is_long=is_long),
             )
             for place, answer in zip(batch, answers, strict=True):
-                texts[place] = answer["text"]
-        return texts
+                heard[place] = answer["text"], time.perf_counter() - began
+        return heard
 
     def _options(self, language: str | None, *, is_long: bool) -> dict[str, Any]:
         options: dict[str, Any] = {}

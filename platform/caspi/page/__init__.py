@@ -26,8 +26,9 @@ def share(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits and a true minus sign."""
-    return f"{value:.3g}".replace("-", "−")
+    """Three digits, or all that stand before the point, and a true minus sign."""
+    text = f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def hours(value: float) -> str:
