@@ -29,9 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup  ## speech in, an endpoint that understands it out, on this machine
 	@$(VENV)/bin/caspi demo
 
-# Two files at a time, because half of what tests take is waiting for processes to start.
+# Two files at a time, because half of what tests take is waiting for processes to start. In the order of tests/conftest.py:
+# xdist's own, files of many tests first, leaves the longest tests for the end, when one worker has nothing to do.
 test: setup  ## what .ci/run runs
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: setup  ## with the slow tests and the soak; tests that need a GPU skip without one
 	$(VENV)/bin/python -m pytest -m ""

@@ -115,6 +115,11 @@ def proxy(bucket: str, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterato
     proxy.server_close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The soak first: three minutes that a second worker fills with other tests."""
+    items.sort(key=lambda item: "soak" not in item.path.parts)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--vllm-python",
