@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.sharding
 
-Two processes of one thread each, gloo between them, a fresh pair for each turn. Memory is the peak of what a process
-has for itself, beyond what it held before the model was there.
+Two processes of one thread each, gloo between them, a fresh pair for each turn. Memory is what weights and moments take
+between updates, and the peak of what a process has for itself, beyond what it held before the model was there.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import torch.distributed as dist
 from caspi.allocation import ONE_HEAP
 from caspi.model import Loaded, build_toy
 from caspi.recipe.sections import Toy
+from caspi.training.sharding import share_of
 from tests.benchmarks.compiling import SIZES
 from tests.training.learner import Learner
 from tests.training.one_step import WORDS, batches
@@ -75,7 +76,9 @@ def work(model: str, sharding: str, num_updates: str) -> None:
             started = time.perf_counter()
             losses.append(learner.update(mine).loss)
             seconds.append(time.perf_counter() - started)
-    print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak": peak[0], "losses": losses}))
+    moments = [value for state in learner.optimizer.state.values() for value in state.values()]
+    held = sum(share_of(tensor).nbytes for tensor in (*learner.model.parameters(), *moments))
+    print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak": peak[0], "held": held, "losses": losses}))
     dist.destroy_process_group()
 
 
@@ -91,6 +94,7 @@ def measure(folder: Path, model: Path, sharding: str, num_updates: int) -> dict[
     return {
         "seconds": max(each["seconds"] for each in told),
         "peak": max(each["peak"] for each in told),
+        "held": max(each["held"] for each in told),
         "loss": told[0]["losses"][-1],
     }
 
@@ -107,8 +111,13 @@ def main() -> None:
         Loaded.wrap(*toy).save(folder / "model")
         turns = [{way: measure(folder, folder / "model", way, args.updates) for way in WAYS} for _ in range(args.turns)]
     for way in WAYS:
-        seconds, peak = (statistics.median(turn[way][each] for turn in turns) for each in ("seconds", "peak"))
-        print(f"sharding {way}: {seconds:.2f} s an update, {peak / 2**20:,.0f} MiB a worker")
+        seconds, peak, held = (
+            statistics.median(turn[way][each] for turn in turns) for each in ("seconds", "peak", "held")
+        )
+        print(
+            f"sharding {way}: {seconds:.2f} s an update; {held / 2**20:,.0f} MiB of weights and moments a worker, "
+            f"{peak / 2**20:,.0f} MiB at most"
+        )
     slower = statistics.median(turn["full"]["seconds"] / turn["none"]["seconds"] for turn in turns)
     smaller = statistics.median(turn["full"]["peak"] / turn["none"]["peak"] for turn in turns)
     apart = max(abs(turn["full"]["loss"] - turn["none"]["loss"]) for turn in turns)
