@@ -3,7 +3,7 @@
 python -m tests.benchmarks.sharding
 
 Two processes of one thread each, gloo between them, a fresh pair for each turn. Memory is what weights and moments take
-between updates, and the peak of what a process has for itself, beyond what it held before the model was there.
+between updates, and the kernel's peak of a process, beyond what it held before the model was there.
 """
 
 import argparse
@@ -13,13 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 import torch.distributed as dist
 
@@ -28,36 +24,13 @@ from caspi.model import Loaded, build_toy
 from caspi.recipe.sections import Toy
 from caspi.training.sharding import share_of
 from tests.benchmarks.compiling import SIZES
+from tests.benchmarks.training_measures import Memory
 from tests.training.learner import Learner
 from tests.training.one_step import WORDS, batches
 
 WAYS = ("none", "full")
 NUM_WORKERS = 2
 LARGER = SIZES | {"decoder_width": 768, "decoder_heads": 12, "decoder_layers": 12}
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[int]]:
-    """The most bytes that this process held of its own while the block ran, beyond what it held at its start."""
-    process, stopped, peaks = psutil.Process(), threading.Event(), [0]
-
-    def own() -> int:
-        memory = process.memory_info()
-        return int(memory.rss - memory.shared)
-
-    before = own()
-
-    def watch() -> None:
-        while not stopped.wait(0.005):
-            peaks[0] = max(peaks[0], own() - before)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def work(model: str, sharding: str, num_updates: str) -> None:
@@ -68,17 +41,20 @@ def work(model: str, sharding: str, num_updates: str) -> None:
         "gloo", store=dist.FileStore(os.environ["STORE"], NUM_WORKERS), rank=rank, world_size=NUM_WORKERS
     )
     seconds, losses = [], []
-    with peak_memory() as peak:
-        learner = Learner(Path(model), {"sharding": sharding}, share=rank)
-        learner.start = {}  # a test's copy of all weights, which no run has
-        mine = batches(learner.loaded, rank=rank, world_size=8, per_batch=4)
-        for _ in range(int(num_updates)):
-            started = time.perf_counter()
-            losses.append(learner.update(mine).loss)
-            seconds.append(time.perf_counter() - started)
+    memory = Memory(torch.device("cpu"))
+    memory.restart()
+    before = memory.peak_bytes()
+    learner = Learner(Path(model), {"sharding": sharding}, share=rank)
+    learner.start = {}  # a test's copy of all weights, which no run has
+    mine = batches(learner.loaded, rank=rank, world_size=8, per_batch=4)
+    for _ in range(int(num_updates)):
+        started = time.perf_counter()
+        losses.append(learner.update(mine).loss)
+        seconds.append(time.perf_counter() - started)
+    peak = memory.peak_bytes() - before
     moments = [value for state in learner.optimizer.state.values() for value in state.values()]
     held = sum(share_of(tensor).nbytes for tensor in (*learner.model.parameters(), *moments))
-    print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak": peak[0], "held": held, "losses": losses}))
+    print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak": peak, "held": held, "losses": losses}))
     dist.destroy_process_group()
 
 

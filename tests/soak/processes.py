@@ -67,9 +67,13 @@ class Watch:
     """
 
     times_s: list[float] = field(default_factory=list)
-    memory_mb: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
     by_kind_mb: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+    @property
+    def memory_mb(self) -> list[float]:
+        """Of all processes together."""
+        return [sum(each) for each in zip(*self.by_kind_mb.values(), strict=True)]
 
     def slope_mb_per_minute(self, *, after_s: float) -> float:
         """Growth of memory after the warm-up: the median of slopes, which replicas that start anew do not bend."""
@@ -107,7 +111,6 @@ def watching(*, every_s: float = 1.0) -> Iterator[Watch]:
                 except psutil.Error:
                     continue  # it has just ended
             watch.times_s.append(time.monotonic() - began)
-            watch.memory_mb.append(sum(memory_mb.values()))
             watch.descriptors.append(descriptors)
             for kind, values in watch.by_kind_mb.items():
                 values.append(memory_mb[kind])

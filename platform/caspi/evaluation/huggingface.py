@@ -82,8 +82,9 @@ class HuggingFaceModel:
                 batch_size=len(batch) if self._pipeline.type.startswith("seq2seq") and not is_long else 1,
                 **self._options(language, is_long=is_long),
             )
+            latency_s = time.perf_counter() - began
             for place, answer in zip(batch, answers, strict=True):
-                heard[place] = answer["text"], time.perf_counter() - began
+                heard[place] = answer["text"], latency_s
         return heard
 
     def _options(self, language: str | None, *, is_long: bool) -> dict[str, Any]:
