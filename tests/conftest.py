@@ -1,6 +1,7 @@
 """What every test can ask for."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 
 from tests.object_store import Proxy
+
+# Ray makes its workers give way to everything else on a machine (niceness 15): beside a test that computes in its own
+# process they would hardly run at all, and what waits for them would take ten times as long. Before any Ray starts.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
