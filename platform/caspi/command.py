@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caspi import garbage
 from caspi.errors import CaspiError, RequestError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def run(main: Callable[[], int | None]) -> int:
 
     Any other exception is our bug and keeps its traceback.
     """
+    garbage.look_seldom()
     try:
         return main() or 0
     except CaspiError as error:

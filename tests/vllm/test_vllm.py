@@ -23,24 +23,10 @@ from caspi.inference.engine import Clip, drain, open_engine
 from caspi.inference.transcription import Transcription
 from caspi.inference.vllm_engine import VllmEngine, open_vllm
 from caspi.recipe.sections import Inference
-from tests.vllm.environment import ENVIRONMENT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 LIMITS = Inference(max_tokens_per_s=3)
-
-
-@pytest.fixture(scope="module")
-def vllm_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    python = request.config.getoption("--vllm-python")
-    if not python:
-        pytest.skip("no vLLM here; say where its environment lies with --vllm-python=FOLDER/bin/python")
-    return {
-        **ENVIRONMENT,
-        "CASPI_HOME": str(tmp_path_factory.mktemp("home")),
-        "CASPI_VLLM_PYTHON": python,
-        "CASPI_VLLM_ARGUMENTS": '{"enforce_eager": true}',  # compiling for a CPU takes minutes
-    }
 
 
 @pytest.fixture(scope="module")

@@ -38,9 +38,9 @@ from caspi.recipe.sections import Training
 from caspi.text import language_name
 from caspi.training import parameters, progress
 from caspi.training.augment import check_recordings
+from caspi.training.entry import train_worker
 from caspi.training.job import Job, MemoryLimit, Outcome
 from caspi.training.lengths import LengthIndex
-from caspi.training.loop import train_loop
 from caspi.training.plan import plan_run
 from caspi.training.profiling import check_profile
 from caspi.training.resuming import check_output, check_same_run, start_digest
@@ -192,7 +192,7 @@ def _run_to_the_end(job: Job) -> None:
         raise outcome.error
 
 
-def fit(job: Job, loop: Callable[[Job], Any] = train_loop) -> Any:
+def fit(job: Job, loop: Callable[[Job], Any] = train_worker) -> Any:
     """Run Ray Train once; returns what `loop` does on rank 0. A CaspiError that a worker met is raised as itself."""
     import ray.train
     from ray.train.torch import TorchTrainer
