@@ -121,8 +121,8 @@ def proxy(bucket: str, s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The soak first: three minutes that a second worker fills with other tests."""
-    items.sort(key=lambda item: "soak" not in item.path.parts)
+    """The longest first, so that at the end no worker waits for another: the soak, then whole training runs."""
+    items.sort(key=lambda item: ("soak" not in item.path.parts, "training" not in item.path.parts))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

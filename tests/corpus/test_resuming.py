@@ -110,8 +110,8 @@ def wait_for(output: Path, pattern: str, process: subprocess.Popen[bytes]) -> No
     ("victim", "moment"),
     [
         ("driver", "parts/*/*.ledger.arrow"),
-        ("driver", "corpus/train/*.parquet"),
-        ("raylet/raylet", "parts/*/*.ledger.arrow"),
+        pytest.param("driver", "corpus/train/*.parquet", marks=pytest.mark.slow),
+        pytest.param("raylet/raylet", "parts/*/*.ledger.arrow", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_process_costs_at_most_its_own_chunk(recipe_file, undisturbed, tmp_path, victim, moment):

@@ -31,7 +31,7 @@ def finished(short: Recipe, corpus: Corpus, uri: str, tmp_path_factory: pytest.T
     return output
 
 
-@pytest.mark.parametrize("collation", ["packed", "bucketed"])
+@pytest.mark.parametrize("collation", ["packed", pytest.param("bucketed", marks=pytest.mark.slow)])
 def test_memory_that_runs_out_on_one_of_two_changes_nothing(
     short, corpus: Corpus, uri: str, finished, tmp_path: Path, collation: str
 ):

@@ -53,14 +53,6 @@ def test_a_run_leaves_a_model_a_recipe_and_curves(finished, corpus: Corpus, uri:
     assert "model/model.safetensors" in artifacts
 
 
-def test_one_worker_ends_where_two_do(finished, recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path):
-    alone = changed(recipe, workers={"num_workers": 1})
-    train(alone, corpus=corpus.path, output=tmp_path / "run")
-    assert difference(tmp_path / "run", finished[1]) < 2e-4
-    ours, theirs = ([line["train/loss"] for line in lines(folder)] for folder in (tmp_path / "run", finished[1]))
-    assert ours == pytest.approx(theirs, abs=1e-4)
-
-
 def test_bucketed_a_run_ends_where_packed_it_does(finished, recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path):
     """Utterances are dealt to workers otherwise, and are padded: the same steps, losses and weights."""
     output = tmp_path / "run"

@@ -52,16 +52,6 @@ def test_curves_of_utilization_are_in_mlflow(watched, uri: str):
     assert all(0 < point.value < 1 for point in curves["train/mfu"])
 
 
-def test_packing_efficiency_is_the_share_of_tokens_that_are_no_padding(
-    watched, recipe: Recipe, corpus: Corpus, uri: str, tmp_path: Path
-):
-    """Packed utterances, as they are by default on CPUs, need none."""
-    bucketed = changed(recipe, epochs=1, batches={"collation": "bucketed"})
-    train(bucketed, corpus=corpus.path, output=tmp_path / "run")
-    assert 0.5 < min(line["data/packing_efficiency"] for line in lines(tmp_path / "run")) < 1
-    assert {line["data/packing_efficiency"] for line in lines(watched[1])} == {1.0}
-
-
 def test_each_rank_writes_a_trace_with_our_spans(watched):
     folder = watched[1] / "profile"
     assert sorted(path.name for path in folder.iterdir()) == ["rank-0.json.gz", "rank-1.json.gz"]

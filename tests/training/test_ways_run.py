@@ -50,6 +50,7 @@ def finished(
     return way, output
 
 
+@pytest.mark.slow  # without LoRA and EMA it is in test_run.py
 def test_a_worker_killed_in_mid_run_changes_nothing(finished, corpus: Corpus, uri: str, tmp_path: Path):
     way, undisturbed = finished
     output = tmp_path / "run"
