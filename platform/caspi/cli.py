@@ -4,9 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from caspi import command
 from caspi.errors import RequestError
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,12 +27,19 @@ def build_parser() -> argparse.ArgumentParser:
         prog="caspi", description="Teach Qwen3-ASR a language it does not know, and serve it."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
     demo = _add(commands, "demo", _demo, "the whole way on this machine, in a few minutes")
     demo.add_argument("--output", type=command.folder, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--utterances", type=int, help="sentences to speak; fewer are quicker and teach less")
     command.add_overrides(demo)
+    _add_corpus_commands(commands)
+    _add_training_commands(commands)
+    _add_judging_commands(commands)
+    _add_serving_commands(commands)
+    _add_surrounding_commands(commands)
+    return parser
 
+
+def _add_corpus_commands(commands: _Commands) -> None:
     synthesize = _add(commands, "synthesize", _synthesize, "a spoken Hebrew corpus with known texts, from nothing")
     synthesize.add_argument("--output", type=command.folder, required=True)
     synthesize.add_argument("--utterances", type=int, help="sentences to speak")
@@ -56,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--layout", choices=("native", "qwen"), help="of a model: transformers' own, or the original")
     export.add_argument("--language", help="a language that the model has learnt, to be listed in the layout qwen")
 
+
+def _add_training_commands(commands: _Commands) -> None:
     train = _add(commands, "train", _train, "corpus to model; the best one is at RUN/model")
     command.add_recipe(train)
     train.add_argument("--corpus", required=True, help=command.CORPUS)
@@ -74,16 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--mfu", type=float, help="from 0 to 1: train/mfu of a run like it, instead of what is assumed")
     plan.add_argument("--lora-rank", type=int, default=16, help="of the variants with LoRA; default: %(default)s")
 
+
+def _add_judging_commands(commands: _Commands) -> None:
     evaluate = _add(commands, "evaluate", _evaluate, "WER and CER of a model on a corpus or a source, with a report")
     evaluate.add_argument("--model", required=True, help=command.SYSTEM)
     command.add_evaluation(evaluate)
-
-    transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
-    _add_model(transcribe)
-    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of any length; - is standard input")
-    transcribe.add_argument("--language", help="code or name, for instance he; default: the model decides")
-    transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
-    transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
 
     compare = _add(commands, "compare", _compare, "models on the same utterances: who is better, and how sure that is")
     command.add_comparison(compare)
@@ -95,6 +102,15 @@ def build_parser() -> argparse.ArgumentParser:
     rollback = _add(commands, "rollback", _rollback, "make the champion the model that it was before")
     rollback.add_argument("--name", required=True, help="the registered model's name")
     rollback.add_argument("--alias", default="champion", help="default: %(default)s")
+
+
+def _add_serving_commands(commands: _Commands) -> None:
+    transcribe = _add(commands, "transcribe", _transcribe, "audio files to text on standard output")
+    _add_model(transcribe)
+    transcribe.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of any length; - is standard input")
+    transcribe.add_argument("--language", help="code or name, for instance he; default: the model decides")
+    transcribe.add_argument("--prompt", help="names and terms that are likely to occur")
+    transcribe.add_argument("--format", default="text", choices=("text", "json", "verbose_json", "srt", "vtt"))
 
     serve = _add(commands, "serve", _serve, "the transcription endpoint on this machine, until Ctrl-C")
     _add_model(serve)
@@ -108,6 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     keys = _add(commands, "keys", _keys, "API keys of the endpoint, in a file that it reads again when it changes")
     _add_key_commands(keys)
 
+
+def _add_surrounding_commands(commands: _Commands) -> None:
     submit = _add(commands, "submit", _submit, "run one of jobs/ on a cluster; its own arguments follow after --")
     submit.add_argument("job", help="the name of a file in jobs/, such as train_model")
     submit.add_argument("recipe", type=Path, nargs="?", help="for the jobs that take one")
@@ -121,7 +139,6 @@ def build_parser() -> argparse.ArgumentParser:
     recipe = _add(commands, "recipe", _recipe, "look at a recipe")
     recipe.add_argument("action", choices=("show",), help="show: print the resolved whole, defaults included")
     command.add_recipe(recipe)
-    return parser
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -366,9 +383,7 @@ def _recipe(args: argparse.Namespace) -> None:
     print(show(load_recipe(args.recipe, overrides=args.overrides)), end="")
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, function: object, about: str
-) -> argparse.ArgumentParser:
+def _add(commands: _Commands, name: str, function: object, about: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=about, description=about)
     parser.set_defaults(function=function)
     return parser
