@@ -1,12 +1,13 @@
 """Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
 
     python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
-        [--millions 20] [--clients 1 4 16] [--seconds 6] [--hour]
+        [--millions 20] [--clients 1 4 16] [--seconds 6] [--copies 1] [--hour]
 
 Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
 own share of a core is in the last column: it is taken from the server's machine.
 
+`--copies` is how many replicas of the model share the cores at Caspi.
 `--hour` then sends Caspi one recording of an hour, and compares with the bare engine on the same pieces of it.
 """
 
@@ -45,9 +46,12 @@ ANSWER_TIMEOUT_S = 60
 HOUR_TIMEOUT_S = 900
 
 MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
-RECIPE = f"""
+
+
+def recipe(copies: int) -> str:
+    return f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
-serving: {{max_upload_mb: 200}}
+serving: {{max_upload_mb: 200, replicas: {copies}}}
 inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}}}
 """
 
@@ -78,15 +82,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def command(server: str, model: Path, port: int, vllm_python: Path | None) -> list[str]:
+def command(server: str, model: Path, port: int, vllm_python: Path | None, copies: int) -> list[str]:
     """What starts a server. All are told the same bound of tokens, by the request or here."""
     match server:
         case "obvious":
             return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port)]
         case "caspi":
-            recipe = model.with_suffix(".yaml")
-            recipe.write_text(RECIPE, encoding="utf-8")
-            options = ["--model", str(model), "--port", str(port), "--recipe", str(recipe)]
+            file = model.with_suffix(".yaml")
+            file.write_text(recipe(copies), encoding="utf-8")
+            options = ["--model", str(model), "--port", str(port), "--recipe", str(file)]
             return [sys.executable, "-m", "caspi", "serve", *options]
     # Without its caches: the clips come again and again, which recordings do not.
     options = (
@@ -105,14 +109,14 @@ def environment(server: str, num_threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def running(server: str, model: Path, *, vllm_python: Path | None, log: Path) -> Iterator[str]:
+def running(server: str, model: Path, *, log: Path, vllm_python: Path | None = None, copies: int = 1) -> Iterator[str]:
     """The server in a group of processes of its own, for as long as the block runs; yields its transcriptions' URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(server, model, port, vllm_python),
+            command(server, model, port, vllm_python, copies),
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(server, os.cpu_count() or 2),
@@ -235,6 +239,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--copies", type=int, default=1, help="replicas of the model at Caspi")
     parser.add_argument("--hour", action="store_true", help="a recording of an hour as well")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
     arguments = parser.parse_args()
@@ -248,14 +253,15 @@ def main() -> None:
             continue
         bodies = [encode(clip, server) for clip in sounds]
         given = in_original_layout(model) if server == "vllm" else model
-        with running(server, given, vllm_python=arguments.vllm_python, log=folder / f"{server}.log") as url:
+        vllm_python, log = arguments.vllm_python, folder / f"{server}.log"
+        with running(server, given, vllm_python=vllm_python, log=log, copies=arguments.copies) as url:
             for num_clients in arguments.clients:
                 seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
                 print(f"{server:8} {seen}", flush=True)
     if arguments.hour:
         sound = recorded(3600)
         bare = bare_rtfx(model, sound)
-        with running("caspi", model, vllm_python=None, log=folder / "hour.log") as url:
+        with running("caspi", model, log=folder / "hour.log", copies=arguments.copies) as url:
             served, covered_s = served_rtfx(url, sound)
         print(f"an hour: {served:.0f} x real time, bare {bare:.0f}: {served / bare:.2f}; covered {covered_s} s")
 

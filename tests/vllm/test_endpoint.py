@@ -42,6 +42,8 @@ def url(ray_2_cpus: None, vllm_environment: Mapping[str, str], toy_model: Path, 
         ready_timeout_s=START_TIMEOUT_S,
     ) as url:
         yield url
+        left = [each for worker in workers() for each in (worker, *worker.children(recursive=True))]
+    assert not psutil.wait_procs(left, timeout=30)[1], "an endpoint that ended has left vLLM behind"
 
 
 def test_killing_vllm_under_load_loses_no_request(url: str):
@@ -52,7 +54,9 @@ def test_killing_vllm_under_load_loses_no_request(url: str):
         for _ in range(2):  # each copy in its turn: the second is the one that lived
             load.wait_until_good(8, timeout_s=START_TIMEOUT_S)
             oldest = min(await_copies(NUM_COPIES), key=psutil.Process.create_time)
+            family = [oldest, *oldest.children(recursive=True)]
             oldest.kill()
+            assert not psutil.wait_procs(family, timeout=30)[1]
             await_copies(NUM_COPIES, without=oldest)
         load.wait_until_good(8, timeout_s=START_TIMEOUT_S)
     assert load.failures == []

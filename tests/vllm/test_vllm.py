@@ -100,8 +100,8 @@ def test_a_killed_vllm_is_an_error_and_leaves_nothing_behind(
     with pytest.raises(EngineError, match="exit code -9"):
         while True:
             engine.step()
+    assert not psutil.wait_procs(family, timeout=30)[1], "and nobody closed it"
     engine.close()
-    assert not psutil.wait_procs(family, timeout=30)[1]
 
 
 def test_vllm_ends_when_its_owner_is_killed(vllm_environment: Mapping[str, str], toy_model: Path):

@@ -12,6 +12,7 @@ and what passes through the socket is pickled tuples of plain Python values:
 """
 
 import os
+import select
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -86,11 +87,27 @@ class Worker:
             self._connection.send(("step", news))
 
 
+def guard(descriptor: int) -> None:
+    """Have a process beside this one that ends its group as soon as this one has ended, in whatever way.
+
+    vLLM's own processes, which hold the GPU's memory, would go on. And this one may be killed: Ray kills what a replica
+    started, though not what that started in turn. To be called before there are threads.
+    """
+    this = os.pidfd_open(os.getpid())  # readable once it has ended
+    if os.fork() == 0:
+        os.close(descriptor)  # or our owner would not learn by it that this process is gone
+        select.select([this], [], [])
+        os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
+    descriptor = int(sys.argv[1])
+    guard(descriptor)
+
     import transformers
     import vllm
 
-    connection = Connection(int(sys.argv[1]))
+    connection = Connection(descriptor)
     name, arguments = connection.recv()
     assert name == "open", name
     try:
@@ -99,8 +116,7 @@ def main() -> None:
         connection.send(("open", told | {"max_model_len": worker.max_model_len}))
         worker.run()
     except (EOFError, ConnectionError):
-        # vLLM may have started processes, which would outlive this one. All are in the group that began with it.
-        os.killpg(0, signal.SIGKILL)
+        return  # nobody asks any more
 
 
 if __name__ == "__main__":
