@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Collection
 
 from fastapi import FastAPI
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,7 +53,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
-                if scope["path"].startswith("/v1/"):
+                if get_route_path(scope).startswith("/v1/"):
                     headers["Cache-Control"] = "no-store"
             await send(message)
 

@@ -91,7 +91,7 @@ def check(values: Mapping[str, Any], options: Options) -> Fields:
 def _object(written: str) -> dict[str, Any]:
     try:
         parsed = json.loads(written)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, dict):
         return parsed

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
+from starlette._utils import get_route_path  # private, but what routes are found by: under a prefix the path has it
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,18 +52,22 @@ class Gate:
         self._max_in_flight = {TRANSCRIPTIONS: options.max_in_flight, JOBS: options.max_job_uploads}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(self._guarded):
+        if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
+        path = get_route_path(scope)
+        if not path.startswith(self._guarded):
+            return await self._app(scope, receive, send)
+        send = self._counting(path, send)
         try:
             caller = self._admit(Headers(scope=scope))
         except ApiError as refusal:
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
-            return await refusal.response()(scope, receive, self._counting(scope, send))
+            return await refusal.response()(scope, receive, send)
         scope.setdefault("state", {})["caller"] = caller
-        if scope["type"] == "websocket" or scope["method"] != "POST" or scope["path"] not in (TRANSCRIPTIONS, JOBS):
-            return await self._app(scope, receive, self._counting(scope, send))
-        await self._take(scope, receive, self._counting(scope, send), caller)
+        if scope["type"] == "websocket" or scope["method"] != "POST" or path not in (TRANSCRIPTIONS, JOBS):
+            return await self._app(scope, receive, send)
+        await self._take(path, scope, receive, send, caller)
 
     def _admit(self, headers: Headers) -> Caller:
         key = self._keyring.authenticate(headers)
@@ -71,16 +76,16 @@ class Gate:
             return Caller("anonymous")
         return Caller(key.name, self._allowances.of(key))
 
-    async def _take(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
+    async def _take(self, path: str, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """A request that brings a recording."""
-        bounds = self._bounds(scope["path"])
+        bounds = self._bounds(path)
         scope["state"]["deadline"] = bounds.deadline
         send = body.bounded_send(send, bounds)
         if caller.allowance is not None:
             send = _telling(send, caller.allowance)
         try:
             body.check_headers(Headers(scope=scope), bounds)
-            async with self._room(scope["path"], caller):
+            async with self._room(path, caller):
                 await self._app(scope, body.bounded_receive(receive, bounds), send)
         except ApiError as refusal:  # the application's own are answered there
             await refusal.response()(scope, receive, send)
@@ -109,14 +114,14 @@ class Gate:
         self._in_flight[path] += change
         self._metrics.in_flight.set(self._in_flight[TRANSCRIPTIONS])
 
-    def _counting(self, scope: Scope, send: Send) -> Send:
+    def _counting(self, path: str, send: Send) -> Send:
         """`send` that counts the answer, by known paths alone: what strangers type would make series without end."""
         started = time.monotonic()
-        path = scope["path"] if scope["path"] in (TRANSCRIPTIONS, JOBS) else "/v1/*"
+        known = path if path in (TRANSCRIPTIONS, JOBS) else "/v1/*"
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.count_request(path, message["status"], time.monotonic() - started)
+                self._metrics.count_request(known, message["status"], time.monotonic() - started)
             await send(message)
 
         return send_and_count

@@ -127,6 +127,11 @@ class JobStore:
             same = (_jobs.c.owner == values["owner"]) & (_jobs.c.idempotency_key == values["idempotency_key"])
             return self._one(sa.select(*_shown).where(same))
 
+    def knows(self, owner: str, idempotency_key: str) -> bool:
+        """Whether the owner has a job that was submitted with this key."""
+        same = (_jobs.c.owner == owner) & (_jobs.c.idempotency_key == idempotency_key)
+        return self._first(sa.select(*_shown).where(same)) is not None
+
     def count_active(self, owner: str | None = None) -> int:
         """Jobs that wait or run: all, or those of one owner."""
         where: sa.ColumnElement[bool] = _jobs.c.status.in_(ACTIVE)

@@ -114,7 +114,9 @@ def add_to(app: FastAPI, jobs: Jobs, options: Options) -> None:
     ) -> JobObject:
         """Submit a recording. With the `Idempotency-Key` of an earlier submission that job is answered."""
         owner = request.state.caller.name
-        await _check_room(store, owner, options)
+        is_repeated = bool(idempotency_key) and await asyncio.to_thread(store.knows, owner, str(idempotency_key))
+        if not is_repeated:
+            await _check_room(store, owner, options)
         async with read_form(request) as form:
             upload, fields, webhook = _parse(form, options)
             if webhook:
@@ -127,7 +129,7 @@ def add_to(app: FastAPI, jobs: Jobs, options: Options) -> None:
             window_s=options.job_window_s,
             owner=owner,
             idempotency_key=idempotency_key,
-            file_name=upload.filename or "the upload",
+            file_name=(upload.filename or "the upload").replace("\0", ""),  # which PostgreSQL does not take
             num_bytes=num_bytes,
             fields=FIELDS.dump_json(fields).decode(),
             **webhook,

@@ -50,6 +50,7 @@ async def transcribe_recording(
     name: str,
     options: Options,
     deadline: float,
+    on_piece: Callable[[Piece], None] | None = None,
     on_segment: OnSegment | None = None,
 ) -> Transcript:
     """The transcript of encoded audio, a file of it or its bytes.
@@ -57,6 +58,8 @@ async def transcribe_recording(
     Args:
         name: of the recording, for messages.
         deadline: of a recording without length, `time.monotonic`; its length extends it, see `Options.min_rtfx`.
+        on_piece: is given each piece, speech or silence, in the recording's order, as soon as it and all before it are
+            answered.
         on_segment: is given each segment in the recording's order, as soon as it and all before it are there.
 
     Raises:
@@ -75,6 +78,8 @@ async def transcribe_recording(
                 segment = joiner.add(piece, await answer if answer is not None else None)
                 if answer is not None:
                     caller.window.leave(piece)
+                if on_piece is not None:
+                    on_piece(piece)
                 if segment is not None and on_segment is not None and (waiting := on_segment(segment)) is not None:
                     await waiting
     except ExceptionGroup as failures:

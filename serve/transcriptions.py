@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
 from caspi.inference import formats
+from caspi.inference.cutting import Piece
 from caspi.inference.long_form import Transcript
 from serve.backend import Backend
 from serve.body import read_form
@@ -39,19 +40,22 @@ def add_to(app: FastAPI, backend: Backend, options: Options, metrics: Metrics) -
             upload, fields = parse(form, options)
             check_model(fields.model or options.name, options)
 
+            def count(piece: Piece) -> None:
+                """As it is answered: a recording may be bad at its end only, or its client not wait for that."""
+                metrics.count_audio(piece.duration_s)
+                request.state.caller.charge_audio(piece.duration_s)
+
             async def work(on_segment: OnSegment | None = None) -> Transcript:
-                transcript = await transcribe_recording(
+                return await transcribe_recording(
                     backend,
                     await _source(upload),
                     fields,
                     name=upload.filename or "the upload",
                     options=options,
                     deadline=request.state.deadline,
+                    on_piece=count,
                     on_segment=on_segment,
                 )
-                metrics.count_audio(transcript.duration_s)
-                request.state.caller.charge_audio(transcript.duration_s)
-                return transcript
 
             if fields.stream:
                 return await stream(request, work, fields)

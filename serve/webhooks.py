@@ -5,7 +5,6 @@ A URL comes from a client, so the address that its name leads to is looked at, a
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -14,11 +13,11 @@ import logging
 import socket
 import time
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL  # as aiohttp reads them
 
 from serve.errors import ApiError
 from serve.job_store import Delivery
@@ -52,13 +51,13 @@ class Webhooks:
         Raises:
             ApiError: 400.
         """
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        parts = _parse(url)
+        host = parts.raw_host or ""
         is_http = parts.scheme == "http" and self._is_allowed(host)
         if len(url) > MAX_URL_CHARS or not host or not (parts.scheme == "https" or is_http):
             message = "webhook_url must be an https:// URL with a host name."
             raise ApiError(400, message, param="webhook_url", code="invalid_value")
-        if parts.username is not None:
+        if parts.user is not None:
             message = "webhook_url must not hold a user name: whatever answers there checks the signature instead."
             raise ApiError(400, message, param="webhook_url", code="invalid_value")
         if not self._is_allowed(host) and _is_private(host):
@@ -83,8 +82,8 @@ class Webhooks:
         return "pending", RETRIES_S[attempts - 1]
 
     async def _post(self, delivery: Delivery) -> int:
-        url = delivery.job.webhook_url or ""
-        host = urlsplit(url).hostname or ""
+        url = _parse(delivery.job.webhook_url or "")
+        host = url.raw_host or ""
         if not self._is_allowed(host) and _is_private(host):  # aiohttp resolves no addresses
             raise Forbidden(f"{host} is not a public address")
         event_id, body = event(delivery)
@@ -163,7 +162,7 @@ def sign(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
 def _secret_bytes(secret: str) -> bytes:
     try:
         decoded = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and letters beyond ASCII are another
         decoded = b""
     if not (secret.startswith(SECRET_PREFIX) and MIN_SECRET_BYTES <= len(decoded) <= MAX_SECRET_BYTES):
         message = (
@@ -172,6 +171,14 @@ def _secret_bytes(secret: str) -> bytes:
         )
         raise ApiError(400, message, param="webhook_secret", code="invalid_value")
     return decoded
+
+
+def _parse(url: str) -> URL:
+    """The URL as it will be called: `１２７.0.0.1` is 127.0.0.1 by then. Empty where it is none."""
+    try:
+        return URL(url)
+    except ValueError:
+        return URL()
 
 
 def _is_private(host: str) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi.inference.long_form import Segment
-from caspi.inference.subtitles import MAX_CUE_CHARS, MAX_CUE_S, as_srt, as_vtt, cues
+from caspi.inference.subtitles import MAX_CUE_CHARS, MAX_CUE_S, MAX_LINE_CHARS, as_srt, as_vtt, cues
 
 WORDS = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=30), min_size=1)
 
@@ -44,13 +44,23 @@ def test_a_text_cannot_end_its_cue_or_open_a_tag() -> None:
 @given(segments())
 def test_cues_hold_every_word_in_order_within_their_segments(given_segments: list[Segment]) -> None:
     made = list(cues(given_segments))
-    assert " ".join(cue.text for cue in made).split() == " ".join(s.text for s in given_segments).split()
+    assert "".join(cue.text for cue in made).replace(" ", "") == "".join(s.text for s in given_segments).replace(
+        " ", ""
+    )
+    shown = {word for cue in made for word in cue.text.split()}
+    assert all(word in shown for s in given_segments for word in s.text.split() if len(word) <= MAX_LINE_CHARS)
     for before, after in itertools.pairwise(made):
         assert before.start_s <= before.end_s <= after.start_s + 1e-6
     for cue in made:
-        assert len(cue.text) <= MAX_CUE_CHARS or " " not in cue.text
+        assert len(cue.text) <= MAX_CUE_CHARS
     ends = {round(cue.end_s, 6) for cue in made}
     assert {round(segment.end_s, 6) for segment in given_segments} <= ends
+
+
+def test_a_language_without_spaces_is_divided_too() -> None:
+    made = list(cues([Segment(0.0, 30.0, "好" * 200)]))
+    assert "".join(cue.text for cue in made) == "好" * 200
+    assert all(len(cue.text) <= MAX_CUE_CHARS and cue.end_s - cue.start_s <= MAX_CUE_S for cue in made)
 
 
 def test_half_a_minute_of_speech_becomes_cues_that_can_be_read() -> None:

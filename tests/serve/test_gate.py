@@ -1,6 +1,7 @@
 """The gate in front of /v1: keys and limits over HTTP, forms, pages of others, and what strangers are told."""
 
 import asyncio
+import io
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx  # what the `openai` client brings
+import numpy as np
 import pytest
+import soundfile
 
 from caspi.inference.api_keys import add_key, hash_key
 from serve.api import http_app
@@ -16,7 +19,7 @@ from serve.gate import JOBS, TRANSCRIPTIONS
 from serve.metrics import Metrics
 from serve.options import Options
 from tests.serve.backends import Backend
-from tests.speech import spoken
+from tests.speech import lay, spoken
 
 FILES = {"file": ("speech.flac", spoken(1.0))}
 
@@ -64,6 +67,50 @@ def test_limits_of_a_key_are_told_and_kept(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+m?s|\d+m\d+s", third.headers["x-ratelimit-reset-requests"])
     assert 1 <= int(third.headers["retry-after"]) <= 30
     assert third.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_a_recording_that_ends_badly_is_charged_for_what_was_heard(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    key = add_key(file, "newsroom", audio_s_per_minute=10)
+    sentences = lay(120.0, *((start_s, start_s + 6.0) for start_s in range(1, 110, 10)))
+    samples = np.append(sentences, np.float32(np.nan))
+    wav = io.BytesIO()
+    soundfile.write(wav, samples, 16000, format="WAV", subtype="FLOAT")
+
+    async def ask_twice() -> list[httpx.Response]:
+        async with connect(api_keys_file=file) as client:
+            headers, data = {"Authorization": f"Bearer {key}"}, {"stream": "true"}
+            files = {"file": ("speech.wav", wav.getvalue())}
+            return [await client.post(TRANSCRIPTIONS, files=files, data=data, headers=headers) for _ in range(2)]
+
+    first, second = asyncio.run(ask_twice())
+    assert "transcript.text.delta" in first.text and '"error"' in first.text
+    assert second.status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/v1/models", TRANSCRIPTIONS, JOBS, "/metrics"])
+def test_under_a_prefix_keys_are_wanted_too(path: str) -> None:
+    """Serve hands the application the whole path, and the prefix beside it."""
+    app = http_app(
+        Backend(),
+        options=Options(model="double"),
+        key_hashes=[hash_key("a" * 20)],
+        page="",
+        metrics=Metrics("test"),
+        is_public=True,
+    )
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, root_path="/asr", raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request("GET" if path in ("/v1/models", "/metrics") else "POST", f"/asr{path}")
+
+    assert asyncio.run(ask()).status_code == 401
+
+
+@pytest.mark.parametrize("strategy", ["[" * 60_000, '{"a":' * 60_000])
+def test_a_field_that_is_nested_without_end_is_400(strategy: str) -> None:
+    assert request("POST", TRANSCRIPTIONS, files=FILES, data={"chunking_strategy": strategy}).status_code == 400
 
 
 def test_a_form_of_many_parts_is_refused() -> None:

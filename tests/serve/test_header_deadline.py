@@ -98,6 +98,23 @@ def test_headers_without_end_are_cut_off(port: int) -> None:
                 connection.sendall(line)
 
 
+def test_a_single_header_without_end_is_cut_off(port: int) -> None:
+    """Of which the parser tells nothing."""
+    with connect(port) as connection:
+        connection.sendall(HEAD + b"x-long: ")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(500):
+                connection.sendall(b"a" * MAX_HEADER_BYTES)
+
+
+def test_a_line_break_after_an_answer_does_not_keep_a_connection(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"\r\n")
+        assert answer(connection) == b""
+
+
 def test_the_second_request_of_a_connection_has_the_same_deadline(port: int) -> None:
     with connect(port) as connection:
         connection.sendall(HEAD + b"\r\n")

@@ -311,6 +311,19 @@ def test_the_queue_is_bounded(tmp_path: Path, limit: str, whose: str) -> None:
     asyncio.run(story())
 
 
+def test_a_submission_is_repeated_in_a_full_queue_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        backend = Gated()
+        backend.go.clear()
+        async with connect(tmp_path, backend, max_jobs=1) as client:
+            own = {"Idempotency-Key": "monday"}
+            first, again = [await submit(client, headers=own) for _ in range(2)]
+            assert first["id"] == again["id"]
+            assert (await client.post(JOBS, files=FILES)).status_code == 429
+
+    asyncio.run(story())
+
+
 def test_a_job_that_waited_too_long_expires_and_an_old_one_is_forgotten(tmp_path: Path) -> None:
     async def story() -> None:
         backend = Gated()

@@ -34,6 +34,12 @@ def test_the_signature_is_that_of_the_standard() -> None:
         "https:///hook",
         "https://user:password@example.org/hook",
         "https://127.0.0.1/hook",
+        "https://１２７.0.0.1/hook",
+        "https://127。0。0。1/hook",
+        "https://①②⑦.0.0.1/hook",
+        "https://[::1",
+        "https://a]b/",
+        "https://example.org:99999/",
         "https://10.1.2.3/hook",
         "https://169.254.169.254/latest/meta-data",
         "https://100.64.0.1/hook",
@@ -54,7 +60,9 @@ def test_what_would_never_be_delivered_is_refused_at_once(url: str) -> None:
     assert (refusal.value.status_code, refusal.value.param) == (400, "webhook_url")
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_c2hvcnQ=", SECRET.removeprefix("whsec_"), "whsec_%%%"])
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_c2hvcnQ=", SECRET.removeprefix("whsec_"), "whsec_%%%", "whsec_é" * 9]
+)
 def test_a_secret_that_protects_nothing_is_refused(secret: str) -> None:
     with pytest.raises(ApiError) as refusal:
         Webhooks().check("https://example.org/hook", secret)
@@ -71,7 +79,13 @@ def test_public_and_allowed_addresses_are_accepted() -> None:
 @pytest.mark.parametrize(
     "url",
     # Names for 127.0.0.1 that no check of the text would find: it is the resolved address that counts.
-    ["https://localhost:{port}/", "https://2130706433:{port}/", "https://0x7f.1:{port}/", "https://127.0.0.1:{port}/"],
+    [
+        "https://localhost:{port}/",
+        "https://2130706433:{port}/",
+        "https://0x7f.1:{port}/",
+        "https://127.0.0.1:{port}/",
+        "https://①②⑦.0.0.1:{port}/",
+    ],
 )
 def test_a_name_that_leads_into_the_network_is_not_called(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -15,7 +15,7 @@ from tests.training.whole_runs import assert_each_utterance_once, changed, diffe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-EPOCHS = 100  # long enough for what happens to happen before the end
+EPOCHS = 200  # long enough for what happens to happen before the end
 
 
 def test_a_machine_that_is_taken_away_and_one_that_comes_change_nothing(

@@ -13,6 +13,10 @@ from caspi.audio.sniffing import Container, frame
 
 _OGG_LAST_PAGE = 4  # bit of a page's header_type
 
+# More parts than that are nothing that anybody recorded (three hours in blocks of 20 ms are 540,000), and walking
+# through them would keep a thread, and Python's lock, for minutes. Such a file is taken as it is.
+_MAX_PARTS = 1_000_000
+
 
 def missing_end(encoded: bytes, container: Container) -> str | None:
     """What is missing, in words; None for a whole file, and for kinds whose structure tells nothing."""
@@ -69,7 +73,9 @@ def _aiff_end(encoded: bytes, start: int) -> str | None:
 
 def _chunks(encoded: bytes, place: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """The name, the place of the content, and the promised size of each chunk of a RIFF or IFF file."""
-    while place + 8 <= len(encoded):
+    for _ in range(_MAX_PARTS):
+        if place + 8 > len(encoded):
+            return
         size = int.from_bytes(encoded[place + 4 : place + 8], "big" if order == "big" else "little")
         yield encoded[place : place + 4], place + 8, size
         place += 8 + size + size % 2
@@ -83,7 +89,9 @@ def _au_end(encoded: bytes, start: int) -> str | None:
 
 def _caf_end(encoded: bytes, start: int) -> str | None:
     place = 8
-    while place + 12 <= len(encoded):
+    for _ in range(_MAX_PARTS):
+        if place + 12 > len(encoded):
+            break
         name, size = encoded[place : place + 4], int.from_bytes(encoded[place + 4 : place + 12], "big", signed=True)
         place += 12
         if size < 0:  # -1: the rest of the file
@@ -126,7 +134,9 @@ def _ogg_end(encoded: bytes, start: int) -> str | None:
 def _mp4_end(encoded: bytes, start: int) -> str | None:
     """Every box must fit, and `moov`, the table of where samples lie, must be among them: recorders write it last."""
     place, has_moov, has_media = start, False, False
-    while place + 8 <= len(encoded):
+    for _ in range(_MAX_PARTS):
+        if place + 8 > len(encoded):
+            break
         size, name = int.from_bytes(encoded[place : place + 4], "big"), encoded[place + 4 : place + 8]
         if size == 1:
             size = int.from_bytes(encoded[place + 8 : place + 16], "big")
@@ -151,7 +161,9 @@ _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 def _matroska_end(encoded: bytes, start: int) -> str | None:
     """Every element must fit. Browsers record into segments and clusters of unknown size; their content must fit."""
     place = start
-    while place < len(encoded):
+    for _ in range(_MAX_PARTS):
+        if place >= len(encoded):
+            break
         number, place_of_size = _ebml_number(encoded, place, keep_marker=True)
         size, content = _ebml_number(encoded, place_of_size, keep_marker=False)
         if number is None or size is None:
@@ -181,7 +193,9 @@ def _ebml_number(encoded: bytes, place: int, *, keep_marker: bool) -> tuple[int 
 def _adts_end(encoded: bytes, start: int) -> str | None:
     """Walk the frames: each says its length."""
     place = encoded.find(b"\xff", start)
-    while place >= 0 and place < len(encoded):
+    for _ in range(_MAX_PARTS):
+        if not 0 <= place < len(encoded):
+            break
         name, length = frame(encoded, place)
         if name != "adts":
             return None  # a tag or another appendix

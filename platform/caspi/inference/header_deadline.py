@@ -27,7 +27,10 @@ def install() -> list[Middleware]:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """A connection that is closed when a request's headers are too slow or too large."""
+    """A connection that is closed when a request's headers are too slow or too large.
+
+    Of the bytes that a request's headers take those are counted that come after its first ones.
+    """
 
     _guard: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
@@ -40,13 +43,14 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._begin()
 
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._count(len(name) + len(value))
+    def data_received(self, data: bytes) -> None:
+        guard = self._guard
+        super().data_received(data)
+        if self._guard is not None and self._guard is guard:
+            # Here and not by what the parser tells: it tells of a header once that is complete, and one may never be.
+            self._count(len(data))
+        elif self._is_forgotten():
+            self._begin()
 
     def on_headers_complete(self) -> None:
         self._end()
@@ -61,6 +65,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._end()
         self._num_header_bytes = 0
         self._guard = self.loop.call_later(settings.read().header_timeout_s, self._close)
+
+    def _is_forgotten(self) -> bool:
+        """Whether the connection is idle, and uvicorn's timer for that is off: it was, by a line break that begins no
+        request."""
+        is_idle = self.cycle is not None and self.cycle.response_complete
+        return is_idle and self._guard is None and self.timeout_keep_alive_task is None
 
     def _end(self) -> None:
         if self._guard is not None:

@@ -7,7 +7,8 @@ from caspi.inference.long_form import Segment
 
 # What broadcasters allow on the screen at once: two lines of 42 letters, for seven seconds.
 MAX_CUE_S = 7.0
-MAX_CUE_CHARS = 84
+MAX_LINE_CHARS = 42
+MAX_CUE_CHARS = 2 * MAX_LINE_CHARS
 
 
 def cues(segments: Sequence[Segment]) -> Iterator[Segment]:
@@ -50,12 +51,19 @@ def _lines(segment: Segment) -> list[str]:
     num_lines = max(math.ceil(num_chars / MAX_CUE_CHARS), math.ceil((segment.end_s - segment.start_s) / MAX_CUE_S))
     longest = min(MAX_CUE_CHARS, math.ceil(num_chars / max(1, num_lines)))
     lines: list[str] = []
-    for word in words:
+    for word in _divided(words, longest):
         if lines and len(lines[-1]) + 1 + len(word) <= longest:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     return lines
+
+
+def _divided(words: Sequence[str], longest: int) -> Iterator[str]:
+    """The words; what is longer than a line is a sentence of a language without spaces, and is divided anywhere."""
+    for word in words:
+        length = len(word) if len(word) <= MAX_LINE_CHARS else longest
+        yield from (word[first : first + length] for first in range(0, len(word), length))
 
 
 def _clock(seconds: float, point: str) -> str:
