@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch._inductor.config
 import torch._inductor.exc
+from torch._dynamo.testing import CompileCounter
 
-from caspi.model import Loaded, load
+from caspi.model import Loaded, attention, load
 from caspi.recipe.sections import Optimizer
 from caspi.training.compiling import compile_layers, eagerly
 from caspi.training.step import Objective, StepResult, build_optimizer, train_step
@@ -49,6 +50,27 @@ def test_a_compiled_model_learns_the_same(start: Path):
     weights = dict(plain.model.state_dict())
     for name, weight in compiled.model.state_dict().items():
         torch.testing.assert_close(weight, weights[name], atol=2e-5, rtol=0, msg=name)
+
+
+def test_any_number_of_packed_utterances_is_one_code():
+    counter = CompileCounter()
+    layer = Attending()
+    layer.compile(dynamic=True, backend=counter)
+    for num_pieces in range(2, 14):
+        lengths = [5] * num_pieces
+        tensors = [torch.randn(1, 1, sum(lengths), 4) for _ in range(3)]
+        layer(*tensors, **attention.pieces(lengths, CPU))
+    assert counter.frame_count <= 2, "what comes before the pieces, and the layer around it"
+
+
+class Attending(torch.nn.Module):
+    """What attends in a layer."""
+
+    is_causal = True
+    num_key_value_groups = 1
+
+    def forward(self, *tensors: torch.Tensor, **told: object) -> torch.Tensor:
+        return 2 * attention.attend(self, *tensors, None, scaling=1.0, **told)[0]
 
 
 def test_without_a_compiler_layers_stay_as_they_are_and_it_says_why(start: Path, monkeypatch: pytest.MonkeyPatch):

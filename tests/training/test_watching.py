@@ -99,6 +99,13 @@ def test_what_is_left_counts_steps_without_the_first_and_validations():
     assert left["left_cost"] == 2 * left["left_s"]
 
 
+def test_with_a_line_for_every_step_all_but_the_first_count():
+    outlook = Outlook(Training(), num_steps=10, judges_aside=True)
+    for seconds in (30.0, 1.0, 1.0, 1.0, 5.0):
+        outlook.stepped(1, seconds)
+    assert outlook.left(State(step=5), num_workers=1) == {"left_s": 5 * 2.0}
+
+
 @pytest.mark.parametrize(
     ("every", "step", "expected"), [(4, 0, 3), (4, 3, 3), (4, 4, 2), (4, 9, 1), (5, 5, 1), (None, 5, 1)]
 )

@@ -34,7 +34,8 @@ def prepare(module: Any, name: str) -> None:
 def pieces(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
     """What tells layers of pieces with these lengths."""
     ends = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
-    return {"cu_seq_lens_q": ends, "max_length_q": max(lengths), "lengths": lengths}
+    # A tensor and no list: a compiled layer would be compiled anew for every number of pieces, and after eight no more.
+    return {"cu_seq_lens_q": ends, "max_length_q": max(lengths), "lengths": torch.tensor(lengths)}
 
 
 @lru_cache
@@ -61,14 +62,15 @@ def attend(
     is_causal: bool | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
-    lengths: Sequence[int] | None = None,
+    lengths: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer: (1, N, S, D) -> (1, S, N, D). Told of no pieces, it is PyTorch's own.
 
     Args:
         cu_seq_lens_q: where pieces begin and end, (number of pieces + 1,) int32.
-        lengths: of the pieces, if they are known on the host: nothing need wait for the device then.
+        lengths: of the pieces, (number of pieces,) on the host, if they are known there: nothing need wait for the
+            device then.
     """
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(
@@ -96,12 +98,27 @@ def attend(
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return joined.unsqueeze(0), None
-    sizes = list(lengths) if lengths is not None else cu_seq_lens_q.diff().tolist()
+    return _piece_by_piece(module, query, key, value, lengths, cu_seq_lens_q, dropout, scaling, is_causal), None
+
+
+@torch.compiler.disable  # the number of pieces differs from batch to batch
+def _piece_by_piece(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: torch.Tensor | None,
+    ends: torch.Tensor,
+    dropout: float,
+    scaling: float | None,
+    is_causal: bool,
+) -> torch.Tensor:
+    sizes = (ends.diff() if lengths is None else lengths).tolist()
     attended = [
         sdpa_attention_forward(module, *piece, None, dropout, scaling, is_causal=is_causal)[0]
         for piece in zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True)
     ]
-    return torch.cat(attended, dim=1), None
+    return torch.cat(attended, dim=1)
 
 
 for _name in (DECODER, ENCODER):

@@ -10,6 +10,8 @@ Legend: H hidden size, Q and K widths of queries and of keys (or values), I widt
 and F likewise of the encoder; V vocabulary.
 """
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -25,6 +27,9 @@ from caspi.training import eight_bit, parameters, sharding
 GIB = 2**30
 
 _FP32_BYTES = 4
+_LAYER = re.compile(r".*\.layers\.\d+\.")
+# Of sharded layers, at once: the weights of one and of the next, the gradients of one and of that which is on its way.
+_GATHERED = 4
 _LAST_NORM_BYTES = 8  # per position and H: the decoder's
 _BUFFERS = 2 * 64 * 2**20  # the reduction's, see step.py
 _SYSTEM = 1.5 * GIB  # CUDA's context, NCCL, cuBLAS's workspace, what the allocator cannot use
@@ -54,7 +59,7 @@ class Learning:
     num_weights: int  # adapters included
     num_trained: int
     trained: Parts  # shares
-    weights_bytes: float  # in fp32; of sharded layers a worker's share
+    weights_bytes: float  # in fp32; of sharded layers a worker's share, and what is gathered of them
     states_bytes: float  # gradients, moments, averages
 
     @classmethod
@@ -66,9 +71,13 @@ class Learning:
         embedding = model.get_input_embeddings().weight
         num_weights = num_trained = 0
         weights = states = 0.0
+        layer_sizes: Counter[str] = Counter()  # of layers that are gathered
         for name, parameter in model.named_parameters():
             size = parameter.numel()
-            share = 1 / num_workers if training.sharding == "full" and sharding.is_in_layer(name) else 1.0
+            share = 1.0
+            if training.sharding == "full" and sharding.is_in_layer(name):
+                share = 1 / num_workers
+                layer_sizes[_LAYER.match(name)[0]] += size  # type: ignore[index]
             num_weights += size
             weights += share * _FP32_BYTES * size
             if parameter.requires_grad:
@@ -77,6 +86,7 @@ class Learning:
                 if training.optimizer.states == "8bit":
                     moments = eight_bit.moments_bytes(parameter, embedding=embedding)
                 states += share * (moments + _FP32_BYTES * size * (1 + (training.ema is not None)))
+        weights += _GATHERED * _FP32_BYTES * max(layer_sizes.values(), default=0)
         return cls(num_weights, num_trained, trained_shares(model), weights, states)
 
 

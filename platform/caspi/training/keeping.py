@@ -15,7 +15,7 @@ from caspi.errors import CaspiError, TrainingError
 from caspi.model import Loaded
 from caspi.recipe import Recipe
 from caspi.training import checkpoint
-from caspi.training.checkpoint import Snapshot, State, read_state
+from caspi.training.checkpoint import Grade, Snapshot, State, read_state
 from caspi.training.job import Job
 from caspi.training.store import Background, Store, replaced
 from caspi.training.validation import Aside, Judgement
@@ -35,6 +35,7 @@ class Keeper:
     _background: Background = field(default_factory=Background)
     _removed: deque[int] = field(default_factory=deque)  # steps, since `removed` was asked last
     _written: deque[tuple[State, bool]] = field(default_factory=deque)  # since `written` was asked last; to be judged?
+    _grades: dict[int, Grade] = field(default_factory=dict)  # from aside, by step
 
     @classmethod
     def open(cls, job: Job, store: Store, loaded: Loaded, state: State) -> "Keeper":
@@ -91,7 +92,9 @@ class Keeper:
         if self.aside is None:
             return
         try:
-            yield from self.aside.rest() if all_of_them else self.aside.done()
+            for judgement in self.aside.rest() if all_of_them else self.aside.done():
+                self._grades[judgement.grade.step] = judgement.grade
+                yield judgement
         except ray.exceptions.RayError as error:
             raise _explain(error) from error
 
@@ -109,12 +112,16 @@ class Keeper:
         self._tidy(snapshot.state)
 
     def _tidy(self, state: State) -> None:
+        # First these, then the grades: whoever is judged meanwhile has a grade before it stops waiting. `state` may be
+        # older than some.
+        waiting = {state.step for state, _ in list(self._written)} | (self.aside.steps if self.aside else frozenset())
+        for grade in list(self._grades.values()):
+            state = state.graded(grade)
         steps, best = self.store.steps(), [grade.step for grade in state.best]
         # Without a validation split, the newest is the best there is.
         self._keep_best(best or steps[-1:])
         settings = self.recipe.training
         kept = {*steps[-settings.checkpoints.num_to_keep :], *best[: max(1, settings.validation.average_best)]}
-        waiting = {state.step for state, _ in self._written} | (self.aside.steps if self.aside else frozenset())
         self._removed += self.store.prune(kept | waiting)
 
     def _keep_best(self, best: Sequence[int]) -> None:

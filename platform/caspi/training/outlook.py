@@ -14,15 +14,17 @@ class Outlook:
     settings: Training
     num_steps: int
     judges_aside: bool
+    _num_lines: int = 0
     _steps: int = 0
     _steps_s: float = 0.0
     _validation_s: float = 0.0  # of the newest: models that have learnt to stop are judged sooner
 
     def stepped(self, num_steps: int, seconds: float) -> None:
         """So many steps took so long, validations and checkpoints left out."""
-        if self._steps == 1:
+        if self._num_lines == 1 and self._steps == 1:
             # The first step of a process says nothing of the others: the line that it has to itself is forgotten.
             self._steps, self._steps_s = 0, 0.0
+        self._num_lines += 1
         self._steps += num_steps
         self._steps_s += seconds
 

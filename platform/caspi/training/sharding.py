@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, share_comm_ctx
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from caspi.model.parts import layers
@@ -23,12 +23,16 @@ from caspi.model.parts import layers
 def shard(model: Any, device: torch.device) -> None:
     """Leave to each rank its share of every layer."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for layer in (*layers(model, "encoder"), *layers(model, "decoder")):
+    all_layers = [*layers(model, "encoder"), *layers(model, "decoder")]
+    for layer in all_layers:
         # Each is a root to FSDP, which would keep roots whole from the forward pass to the backward pass.
         sharded = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
         # Sums, since a step divides once by the tokens of all ranks; gloo cannot do more.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
+    # Or every layer's whole gradient would be kept to the end of the backward pass: a root gives what it has sent back
+    # when the next layer of its own sends.
+    share_comm_ctx(all_layers)
 
 
 def is_in_layer(name: str) -> bool:

@@ -260,7 +260,8 @@ def _release_memory(device: torch.device) -> None:
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     """bf16 where asked for, or where `auto` finds a GPU that has it. Never fp16: its range needs loss scaling."""
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else None
     return torch.bfloat16 if precision == "bf16" else None
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 
@@ -16,7 +17,7 @@ def transferred(batches: Sequence[Batch], device: torch.device) -> Iterator[Batc
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
-    stream = torch.cuda.Stream(device)
+    stream = _stream(device)
     coming: deque[tuple[Batch, torch.cuda.Event]] = deque()
     for batch in batches:
         with torch.cuda.stream(stream):
@@ -25,6 +26,12 @@ def transferred(batches: Sequence[Batch], device: torch.device) -> Iterator[Batc
             yield _arrived(*coming.popleft(), device)
     while coming:
         yield _arrived(*coming.popleft(), device)
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all steps: the allocator keeps what was freed for each stream apart."""
+    return torch.cuda.Stream(device)
 
 
 def _arrived(batch: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:

@@ -124,7 +124,7 @@ class Aside:
     @property
     def steps(self) -> frozenset[int]:
         """The checkpoints that are being judged, which must not be removed."""
-        return frozenset(step for step, _ in self._waiting.values())
+        return frozenset(step for step, _ in list(self._waiting.values()))
 
     def begin(self, step: int, checkpoint: Path) -> None:
         """Have a checkpoint judged."""
@@ -155,9 +155,9 @@ class Aside:
             for reference, (step, checkpoint) in list(self._waiting.items()):
                 logger.warning("no room to judge aside step=%d within %.0f s: judging it here", step, _NO_ROOM_S)
                 ray.cancel(reference, force=True)
-                del self._waiting[reference]
-                if (judgement := _judge_checkpoint(self._recipe, self._corpus, checkpoint)) is not None:
+                if (judgement := _judge_here(self._recipe, self._corpus, checkpoint)) is not None:
                     yield judgement
+                del self._waiting[reference]
 
     def _take(self, *, num_wanted: int, timeout_s: float) -> Iterator[Judgement]:
         import ray
@@ -166,15 +166,27 @@ class Aside:
             return
         ready, _ = ray.wait(list(self._waiting), num_returns=num_wanted, timeout=timeout_s)
         for reference in ready:
-            del self._waiting[reference]
             judgement = ray.get(reference, timeout=60)
             if judgement is not None:
                 yield judgement
+            del self._waiting[reference]  # now that its grade is known: another thread removes what does not wait
 
 
-def _judge_checkpoint(recipe: Recipe, corpus: Corpus, checkpoint: Path) -> Judgement | None:
-    """The task: it knows nothing of the run but its folder."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _judge_here(recipe: Recipe, corpus: Corpus, checkpoint: Path) -> Judgement | None:
+    """In a process whose GPU holds all that training needs: if a second model does not fit, on the CPU."""
+    try:
+        return _judge_checkpoint(recipe, corpus, checkpoint)
+    except torch.OutOfMemoryError:
+        logger.warning("no room on the GPU for a second model: judging on the CPU")
+    return _judge_checkpoint(recipe, corpus, checkpoint, device=torch.device("cpu"))
+
+
+def _judge_checkpoint(
+    recipe: Recipe, corpus: Corpus, checkpoint: Path, *, device: torch.device | None = None
+) -> Judgement | None:
+    """The task: it knows nothing of the run but its folder. Default: on what the workers train on."""
+    # Ray shows all GPUs of a machine to a task that was given none.
+    device = device or torch.device("cuda" if recipe.training.workers.use_gpu else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(recipe.training.workers.cpus_per_worker)))
     loaded = load(checkpoint / "model", device=device)
