@@ -314,8 +314,16 @@ class JobStore:
         return job
 
 
+# A server that does not answer is to be an error while the request that asks still has time to say so. In seconds and
+# milliseconds; what the URL itself says comes first.
+_POSTGRES_PATIENCE = {"connect_timeout": "10", "tcp_user_timeout": "15000"}
+
+
 def _engine(url: str) -> Engine:
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+    address = sa.make_url(url)
+    if address.get_backend_name() == "postgresql":
+        address = address.update_query_dict(_POSTGRES_PATIENCE | dict(address.query))
+    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
 
         @sa.event.listens_for(engine, "connect")

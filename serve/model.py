@@ -17,7 +17,7 @@ from typing import Any
 
 import ray.serve
 
-from caspi.errors import CaspiError, EngineError, TrackingError
+from caspi.errors import EngineError, TrackingError
 from caspi.inference.engine import BatchTranscriber, Engine, as_engine, drain, open_engine
 from caspi.recipe.sections import Inference
 from serve import autoscaling
@@ -185,7 +185,7 @@ class TranscriptionModel:
         while True:
             try:
                 newest = await asyncio.to_thread(pin, self._alias)
-            except CaspiError as error:
+            except Exception as error:  # a full disk too: the model stays, and the next look may be better
                 logger.warning("alias not resolved alias=%s error=%s", self._alias, error)
             else:
                 if newest != self._wanted or isinstance(self._failure, TrackingError):

@@ -1,5 +1,6 @@
 """The table of jobs, in SQLite and in a real PostgreSQL: leases, turns, and what is written once."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -9,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from serve.job_store import MAX_ATTEMPTS, Job, JobStore, new_id
 from tests.serve import postgres
 
 LEASE_S = 60.0
+
+
+def test_a_postgresql_that_says_nothing_is_an_error_in_time() -> None:
+    pytest.importorskip("psycopg")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql+psycopg://anna@127.0.0.1:{silent.getsockname()[1]}/jobs?connect_timeout=2"
+        with pytest.raises(OperationalError, match="timeout"):
+            JobStore(address).count_active()
 
 
 @pytest.fixture(scope="module")
