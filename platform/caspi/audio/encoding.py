@@ -3,11 +3,9 @@
 To MP3 besides, for people who listen.
 """
 
-import io
-
 import numpy as np
-import soundfile
 
+from caspi.audio import memory_file
 from caspi.audio.decoding import SAMPLE_RATE
 
 # "fLaC", the header of the first block, and STREAMINFO up to its last field (RFC 9639, section 8.2).
@@ -25,9 +23,7 @@ def encode_flac(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
     """Encode mono samples, (num_samples,) int16, or float as `quantize` takes them, as 16-bit FLAC."""
     assert samples.ndim == 1, f"expected mono samples, found shape {samples.shape}"
     integers = samples if samples.dtype == np.int16 else quantize(samples)
-    encoded = io.BytesIO()
-    soundfile.write(encoded, integers, sample_rate, format="FLAC", subtype="PCM_16")
-    return encoded.getvalue()
+    return memory_file.written(integers, sample_rate, format="FLAC", subtype="PCM_16")
 
 
 def samples_md5(flac: bytes) -> bytes:
@@ -44,16 +40,11 @@ def encode_mp3(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
     For listening only, a tenth of WAV's size: what a model hears is never lossy. What lies outside is clipped.
     """
     assert samples.ndim == 1, f"expected mono samples, found shape {samples.shape}"
-    encoded = io.BytesIO()
-    with soundfile.SoundFile(
-        encoded,
-        "w",
+    return memory_file.written(
+        np.clip(samples, -1, 1),
         sample_rate,
-        1,
         format="MP3",
         subtype="MPEG_LAYER_III",
         bitrate_mode="VARIABLE",
         compression_level=0.5,
-    ) as file:
-        file.write(np.clip(samples, -1, 1))
-    return encoded.getvalue()
+    )

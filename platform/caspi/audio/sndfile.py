@@ -1,11 +1,13 @@
 """Decoding by libsndfile: the fastest reader of WAV and its kin, FLAC and MP3 (tests/benchmarks/decoders.py)."""
 
+import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import soundfile
 
+from caspi.audio import memory_file
 from caspi.audio.sniffing import Container
 from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 
@@ -17,17 +19,22 @@ _MP3_TOLERANCE_S = 0.5
 
 
 @contextmanager
-def open_stream(encoded: bytes, container: Container) -> Iterator[Stream]:
+def open_stream(encoded: bytes | mmap.mmap, container: Container) -> Iterator[Stream]:
     """Read `encoded` by libsndfile.
 
     Raises:
         soundfile.LibsndfileError: it cannot, at once or while `blocks` are taken.
     """
-    with soundfile.SoundFile(as_file(encoded)) as file:
+    with _opened(encoded) as file:
         promised = _num_promised(file, encoded)
         tolerance = int(_MP3_TOLERANCE_S * file.samplerate) if file.format == "MP3" else 0
         codec = container.codec or container.name
         yield Stream(file.samplerate, codec, promised, tolerance, _blocks(file))
+
+
+def _opened(encoded: bytes | mmap.mmap) -> AbstractContextManager[soundfile.SoundFile]:
+    # A mapped file may be too large for a copy. Threads read those, in which no exception comes from outside.
+    return soundfile.SoundFile(as_file(encoded)) if isinstance(encoded, mmap.mmap) else memory_file.reading(encoded)
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -43,7 +50,7 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
             return
 
 
-def _num_promised(file: soundfile.SoundFile, encoded: bytes) -> int | None:
+def _num_promised(file: soundfile.SoundFile, encoded: bytes | mmap.mmap) -> int | None:
     if file.frames >= _UNKNOWN_LENGTH:
         return None
     # Without a Xing or Info header an MP3's length is an estimate from the bit rate, and promises nothing.

@@ -1,14 +1,14 @@
 """Samples to the bytes of a file, in the codecs and sample rates that collections mix. Same samples, same bytes."""
 
-import io
 import random
 import struct
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
-import soundfile
 import soxr
+
+from caspi.audio import memory_file
 
 _SUBTYPES = {"mp3": "MPEG_LAYER_III", "ogg": "OPUS", "flac": "PCM_16", "wav": "PCM_16"}
 _SAMPLE_RATES = (8000, 16000, 22050, 24000, 44100, 48000)
@@ -53,10 +53,8 @@ def encode(samples: np.ndarray, sample_rate: int, encoding: Encoding) -> bytes:
     samples = np.clip(samples, -1.0, 1.0).astype(np.float32)
     if encoding.num_channels == 2:
         samples = np.stack([samples, samples * 10 ** (-3 / 20)], axis=1)  # (num_samples,) -> (num_samples, 2)
-    file = io.BytesIO()
-    subtype = _SUBTYPES[encoding.extension]
-    soundfile.write(file, samples, encoding.sample_rate, format=encoding.extension.upper(), subtype=subtype)
-    encoded = file.getvalue()
+    extension = encoding.extension
+    encoded = memory_file.written(samples, encoding.sample_rate, format=extension.upper(), subtype=_SUBTYPES[extension])
     return fix_ogg_serial(encoded) if encoding.extension == "ogg" else encoded
 
 

@@ -4,13 +4,10 @@ train.jsonl                    {"audio": "train/00000/00000000.wav", "text": "la
 train/00000/00000000.wav       16-bit PCM, 16 kHz, mono
 """
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
-import soundfile
-
-from caspi.audio import SAMPLE_RATE
+from caspi.audio import SAMPLE_RATE, memory_file
 from caspi.corpus.exports.rows import audio_path, decode_pcm, light_columns, to_json, write_audio
 from caspi.corpus.format import Utterance
 from caspi.text import language_name
@@ -27,6 +24,4 @@ def write_split(folder: Path, split: str, utterances: Iterable[Utterance]) -> No
 
 
 def _encode_wav(utterance: Utterance) -> bytes:
-    encoded = io.BytesIO()
-    soundfile.write(encoded, decode_pcm(utterance), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return encoded.getvalue()
+    return memory_file.written(decode_pcm(utterance), SAMPLE_RATE, format="WAV", subtype="PCM_16")

@@ -1,6 +1,5 @@
 """What the formats share: an utterance's columns in other people's words, and its samples."""
 
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from caspi.audio import SAMPLE_RATE
+from caspi.audio import SAMPLE_RATE, memory_file
 from caspi.corpus.format import SHARD_SCHEMA, Utterance
 from caspi.errors import CorpusError
 
@@ -74,7 +73,8 @@ def decode_pcm(utterance: Utterance) -> np.ndarray:
         CorpusError: the shard is damaged.
     """
     try:
-        samples, sample_rate = soundfile.read(io.BytesIO(utterance.audio), dtype="int16")
+        with memory_file.reading(utterance.audio) as file:
+            samples, sample_rate = file.read(dtype="int16"), file.samplerate
     except soundfile.LibsndfileError as error:
         raise CorpusError(
             f"utterance {utterance.utterance_id}: its audio in the corpus is damaged ({error.error_string}); "
