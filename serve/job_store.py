@@ -124,13 +124,11 @@ class JobStore:
         try:
             return self._one(sa.insert(_jobs).values(row).returning(*_shown))
         except IntegrityError:
-            same = (_jobs.c.owner == values["owner"]) & (_jobs.c.idempotency_key == values["idempotency_key"])
-            return self._one(sa.select(*_shown).where(same))
+            return self._one(sa.select(*_shown).where(_submitted_as(values["owner"], values["idempotency_key"])))
 
     def knows(self, owner: str, idempotency_key: str) -> bool:
         """Whether the owner has a job that was submitted with this key."""
-        same = (_jobs.c.owner == owner) & (_jobs.c.idempotency_key == idempotency_key)
-        return self._first(sa.select(*_shown).where(same)) is not None
+        return self._first(sa.select(*_shown).where(_submitted_as(owner, idempotency_key))) is not None
 
     def count_active(self, owner: str | None = None) -> int:
         """Jobs that wait or run: all, or those of one owner."""
@@ -337,6 +335,10 @@ def _engine(url: str) -> Engine:
 
 def _mine(job_id: str, owner: str) -> sa.ColumnElement[bool]:
     return (_jobs.c.id == job_id) & (_jobs.c.owner == owner)
+
+
+def _submitted_as(owner: str, idempotency_key: str) -> sa.ColumnElement[bool]:
+    return (_jobs.c.owner == owner) & (_jobs.c.idempotency_key == idempotency_key)
 
 
 def _held(job: Job) -> sa.ColumnElement[bool]:

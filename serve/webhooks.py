@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import Collection
@@ -57,7 +58,7 @@ class Webhooks:
         if len(url) > MAX_URL_CHARS or not host or not (parts.scheme == "https" or is_http):
             message = "webhook_url must be an https:// URL with a host name."
             raise ApiError(400, message, param="webhook_url", code="invalid_value")
-        if parts.user is not None:
+        if "@" in re.split("[/?#]", url)[2]:
             message = "webhook_url must not hold a user name: whatever answers there checks the signature instead."
             raise ApiError(400, message, param="webhook_url", code="invalid_value")
         if not self._is_allowed(host) and _is_private(host):

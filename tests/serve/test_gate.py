@@ -26,7 +26,12 @@ FILES = {"file": ("speech.flac", spoken(1.0))}
 
 @asynccontextmanager
 async def connect(
-    *, keys: tuple[str, ...] = (), base_url: str = "http://test", is_public: bool = False, **options: Any
+    *,
+    keys: tuple[str, ...] = (),
+    base_url: str = "http://test",
+    root_path: str = "",
+    is_public: bool = False,
+    **options: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = http_app(
         Backend(),
@@ -36,7 +41,7 @@ async def connect(
         metrics=Metrics("test"),
         is_public=is_public,
     )
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app, root_path=root_path, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
         yield client
 
@@ -91,21 +96,9 @@ def test_a_recording_that_ends_badly_is_charged_for_what_was_heard(tmp_path: Pat
 @pytest.mark.parametrize("path", ["/v1/models", TRANSCRIPTIONS, JOBS, "/metrics"])
 def test_under_a_prefix_keys_are_wanted_too(path: str) -> None:
     """Serve hands the application the whole path, and the prefix beside it."""
-    app = http_app(
-        Backend(),
-        options=Options(model="double"),
-        key_hashes=[hash_key("a" * 20)],
-        page="",
-        metrics=Metrics("test"),
-        is_public=True,
-    )
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app, root_path="/asr", raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request("GET" if path in ("/v1/models", "/metrics") else "POST", f"/asr{path}")
-
-    assert asyncio.run(ask()).status_code == 401
+    method = "GET" if path in ("/v1/models", "/metrics") else "POST"
+    answer = request(method, f"/asr{path}", root_path="/asr", keys=("a" * 20,), is_public=True)
+    assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("strategy", ["[" * 60_000, '{"a":' * 60_000])

@@ -33,6 +33,8 @@ def test_the_signature_is_that_of_the_standard() -> None:
         "ftp://example.org/hook",
         "https:///hook",
         "https://user:password@example.org/hook",
+        "https://:password@example.org/hook",
+        "https://@example.org/hook",
         "https://127.0.0.1/hook",
         "https://１２７.0.0.1/hook",
         "https://127。0。0。1/hook",

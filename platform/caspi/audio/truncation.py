@@ -14,7 +14,7 @@ from caspi.audio.sniffing import Container, frame
 _OGG_LAST_PAGE = 4  # bit of a page's header_type
 
 # More parts than that are nothing that anybody recorded (three hours in blocks of 20 ms are 540,000), and walking
-# through them would keep a thread, and Python's lock, for minutes. Such a file is taken as it is.
+# through them would keep a thread, and Python's lock, for minutes. What lies behind them is not looked at.
 _MAX_PARTS = 1_000_000
 
 

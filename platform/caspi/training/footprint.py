@@ -10,7 +10,6 @@ Legend: H hidden size, Q and K widths of queries and of keys (or values), I widt
 and F likewise of the encoder; V vocabulary.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -27,7 +26,6 @@ from caspi.training import eight_bit, parameters, sharding
 GIB = 2**30
 
 _FP32_BYTES = 4
-_LAYER = re.compile(r".*\.layers\.\d+\.")
 # Of sharded layers, at once: the weights of one and of the next, the gradients of one and of that which is on its way.
 _GATHERED = 4
 _LAST_NORM_BYTES = 8  # per position and H: the decoder's
@@ -75,9 +73,9 @@ class Learning:
         for name, parameter in model.named_parameters():
             size = parameter.numel()
             share = 1.0
-            if training.sharding == "full" and sharding.is_in_layer(name):
+            if training.sharding == "full" and (layer := sharding.layer_of(name)):
                 share = 1 / num_workers
-                layer_sizes[_LAYER.match(name)[0]] += size  # type: ignore[index]
+                layer_sizes[layer] += size
             num_weights += size
             weights += share * _FP32_BYTES * size
             if parameter.requires_grad:

@@ -8,6 +8,7 @@ To gather a layer, all ranks must come to it: each runs as many forward and back
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, share_comm_ctx
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from caspi.model.parts import layers
+
+_LAYER = re.compile(r"\.(audio_tower|language_model)\.layers\.\d+\.")
 
 
 def shard(model: Any, device: torch.device) -> None:
@@ -35,9 +38,10 @@ def shard(model: Any, device: torch.device) -> None:
     share_comm_ctx(all_layers)
 
 
-def is_in_layer(name: str) -> bool:
-    """Whether a weight is shared out, by its name."""
-    return any(part in name for part in (".audio_tower.layers.", ".language_model.layers."))
+def layer_of(name: str) -> str | None:
+    """The layer that a weight of this name is shared out with; None for what is around the layers."""
+    found = _LAYER.search(name)
+    return found[0] if found else None
 
 
 def is_shared(tensor: torch.Tensor) -> bool:
