@@ -22,7 +22,7 @@ from transformers import Qwen3ASRForConditionalGeneration
 from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.inference import repetition
 from caspi.inference.engine import Clip
-from caspi.inference.packing import pack_linears
+from caspi.inference.packing import pack
 from caspi.inference.transformers_engine import TransformersEngine
 from caspi.model import Loaded, build_toy, log_mel, num_audio_tokens
 from caspi.model.toy import toy_config
@@ -69,7 +69,7 @@ def compare(
     sizes: Toy, clips: Sequence[np.ndarray], lengths: Sequence[int], *, repeats: int, clock: Callable[[], float]
 ) -> None:
     theirs, ours = build(sizes), build(sizes)
-    pack_linears(ours.model)
+    pack(ours.model)
     ways: dict[str, Callable[[], int]] = {}
     for size in AT_A_TIME:
         ways[f"generate, {size} at a time"] = lambda size=size: generate(theirs, clips, lengths, size)

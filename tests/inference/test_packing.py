@@ -1,4 +1,4 @@
-"""Linear layers that use oneDNN compute what PyTorch's compute."""
+"""Layers that use oneDNN compute what PyTorch's compute."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caspi.inference.engine import Clip, drain
-from caspi.inference.packing import PackedLinear, pack_linears
+from caspi.inference.packing import PackedConv2d, PackedLinear, pack
 from caspi.inference.transformers_engine import TransformersEngine
 from caspi.model import Loaded
 from caspi.recipe.sections import Inference
@@ -26,11 +26,22 @@ def test_a_packed_layer_gives_the_same_numbers(shape: tuple[int, ...], bias: boo
 
 
 @needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_convolution_gives_the_same_numbers_at_any_size(bias: bool) -> None:
+    convolution = torch.nn.Conv2d(3, 20, 3, 2, padding=1, bias=bias)
+    packed = PackedConv2d(convolution)
+    with torch.inference_mode():
+        for shape in ((4, 3, 32, 25), (1, 3, 32, 25), (2, 3, 7, 50)):
+            inputs = torch.randn(shape)
+            torch.testing.assert_close(packed(inputs), convolution(inputs))
+
+
+@needs_onednn
 @pytest.mark.usefixtures("without_guard")
 def test_a_packed_model_gives_the_same_answers(loaded: Loaded) -> None:
     packed = Loaded(copy.deepcopy(loaded.model), loaded.processor, loaded.prompter)
-    pack_linears(packed.model)
-    assert not [module for module in packed.model.modules() if type(module) is torch.nn.Linear]
+    pack(packed.model)
+    assert not [module for module in packed.model.modules() if type(module) in (torch.nn.Linear, torch.nn.Conv2d)]
     clips = [Clip.of(noise(seconds, seed=number)) for number, seconds in enumerate((1.0, 3.0, 0.5))]
     answers, expected = (
         [each.text for each in drain(TransformersEngine(model, limits=Inference()), clips)]
@@ -41,5 +52,5 @@ def test_a_packed_model_gives_the_same_answers(loaded: Loaded) -> None:
 
 def test_layers_in_other_types_stay(loaded: Loaded) -> None:
     model = copy.deepcopy(loaded.model).bfloat16()
-    pack_linears(model)
-    assert not [module for module in model.modules() if isinstance(module, PackedLinear)]
+    pack(model)
+    assert not [module for module in model.modules() if isinstance(module, PackedLinear | PackedConv2d)]

@@ -3,8 +3,7 @@
 The modules are the model's own, adapters included, but called from here. transformers' forward pass finds out anew for
 each token which mask, which cache and which attention there is, which takes as long as a small model's arithmetic.
 
-Legend: n rows in use, T tokens of all prompts, H hidden size, N query heads, K key and value heads, G = N / K,
-D width of a head, W positions of a row that are looked at, V vocabulary.
+Legend: n rows in use, T tokens of all prompts, H hidden size, D width of a head, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caspi.inference.row_attention import keys_lie_across, row_attention
 from caspi.inference.slot_cache import SlotCache
 from caspi.model import attention
 
-Attend = Callable[[int, Any, torch.Tensor, torch.Tensor], torch.Tensor]
+Places = tuple[torch.Tensor, torch.Tensor]  # rows and positions of the cache, one of each for every token
+
+# What a layer, by number and by module, hears: queries, keys, values (tokens, heads, D) -> (tokens, heads, D).
+Attend = Callable[[int, Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Decoder:
@@ -51,18 +54,17 @@ class Decoder:
             lengths: of the prompts, in tokens.
             width: positions that the longest row will have at its end, of these and those that are in use.
         """
-        cache = self._make_room(self.num_rows + len(lengths), width)
-        rows, positions = _places(lengths, first_row=self.num_rows, device=self._device)  # (T,), (T,)
+        self._make_room(self.num_rows + len(lengths), width)
+        places = _places(lengths, first_row=self.num_rows, device=self._device)
         told = attention.pieces(lengths, self._device)
 
-        def attend(number: int, layer: Any, queries: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-            cache.layer(number)[rows, positions] = pairs
-            # (T, heads, D) -> (1, heads, T, D), and back
-            query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in (queries, pairs[:, 0], pairs[:, 1]))
+        def attend(number: int, layer: Any, *parts: torch.Tensor) -> torch.Tensor:
+            # each (T, heads, D) -> (1, heads, T, D)
+            query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in parts)
             heard, _ = attention.attend(layer, query, key, value, None, scaling=layer.scaling, is_causal=True, **told)
             return heard.squeeze(0)
 
-        hidden = self._forward(embeddings, positions, attend)
+        hidden = self._forward(embeddings, places, attend)
         self._lengths = np.concatenate([self._lengths, lengths])
         ends = torch.tensor(list(accumulate(lengths)), device=self._device) - 1
         return self._logits(hidden[ends])
@@ -70,26 +72,18 @@ class Decoder:
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Add a token to each row and compute the logits of what follows: (n,) -> (n, V)."""
         assert self._cache is not None and len(tokens) == self.num_rows
-        cache, num_rows = self._cache, self.num_rows
-        tokens = tokens.to(self._device)
-        rows = torch.arange(num_rows, device=self._device)
+        rows = torch.arange(self.num_rows, device=self._device)
         positions = torch.from_numpy(self._lengths).to(self._device)
         self._lengths = self._lengths + 1
-        width = int(self._lengths.max())
-        later = torch.arange(width, device=self._device) > positions.unsqueeze(-1)
-        mask = torch.zeros(num_rows, width, dtype=cache.dtype, device=self._device)
-        mask = mask.masked_fill_(later, -torch.inf)[:, None, None]  # (n, 1, 1, W)
+        attend_row = row_attention(
+            self._cache, positions + 1, longest=int(self._lengths.max()), num_heads=self._config.num_attention_heads
+        )
 
-        def attend(number: int, layer: Any, queries: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-            cached = cache.layer(number)
-            cached[rows, positions] = pairs
-            keys, values = cached[:num_rows, :width].permute(2, 0, 3, 1, 4)  # each (n, K, W, D)
-            # The G query heads that share a key head attend like G queries: nothing is repeated.
-            grouped = queries.unflatten(1, (keys.shape[1], -1))  # (n, N, D) -> (n, K, G, D)
-            heard = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=layer.scaling)
-            return heard.flatten(1, 2)
+        def attend(number: int, layer: Any, queries: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return attend_row(number, queries, scale=layer.scaling)
 
-        return self._logits(self._forward(self._decoder.embed_tokens(tokens), positions, attend))
+        embeddings = self._decoder.embed_tokens(tokens.to(self._device))
+        return self._logits(self._forward(embeddings, (rows, positions), attend))
 
     def remove(self, row: int) -> None:
         """Let a row go. The last one takes its place."""
@@ -99,10 +93,10 @@ class Decoder:
         self._lengths[row] = self._lengths[-1]
         self._lengths = self._lengths[:-1]
 
-    def _forward(self, hidden: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """Hidden states above all layers: (tokens, H), (tokens,) -> (tokens, H)."""
+    def _forward(self, hidden: torch.Tensor, places: Places, attend: Attend) -> torch.Tensor:
+        """Hidden states above all layers of tokens that go to these places of the cache: (tokens, H) -> (tokens, H)."""
         assert self._cache is not None
-        cos, sin = (part.unsqueeze(1) for part in self._rotation[:, positions])  # each (tokens, 1, D)
+        cos, sin = (part.unsqueeze(1) for part in self._rotation[:, places[1]])  # each (tokens, 1, D)
         shape = (len(hidden), -1, self._config.head_dim)
         for number, layer in enumerate(self._decoder.layers):
             part = layer.self_attn
@@ -113,7 +107,8 @@ class Decoder:
             turned = turned * cos + turned.roll(self._config.head_dim // 2, dims=-1) * sin
             queries, keys = turned.to(self._cache.dtype).split((queries.shape[1], keys.shape[1]), dim=1)
             values = part.v_proj(normed).view(shape).to(self._cache.dtype)
-            heard = attend(number, part, queries, torch.stack((keys, values), dim=1))
+            self._cache.keys(number)[places], self._cache.values(number)[places] = keys, values
+            heard = attend(number, part, queries, keys, values)
             hidden = hidden + part.o_proj(heard.reshape(len(hidden), -1))
             hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
         return hidden
@@ -122,18 +117,23 @@ class Decoder:
         logits: torch.Tensor = self._head(_norm(self._decoder.norm, hidden))
         return logits
 
-    def _make_room(self, num_rows: int, width: int) -> SlotCache:
-        """The cache, with room for so many rows. A row above its size has a larger one for as long as it is there."""
+    def _make_room(self, num_rows: int, width: int) -> None:
+        """See to a cache for so many rows. A row above its size has a larger one for as long as it is there."""
         if self._cache is None or not self.num_rows:
             num_positions = max(self._num_positions, num_rows * width)
             dtype = _compute_dtype(self._decoder, self._device)
             if self._cache is None or (self._cache.num_positions, self._cache.dtype) != (num_positions, dtype):
                 self._cache = None  # the old one goes before the new one comes
-                self._cache = SlotCache(self._config, num_positions=num_positions, dtype=dtype, device=self._device)
+                self._cache = SlotCache(
+                    self._config,
+                    num_positions=num_positions,
+                    dtype=dtype,
+                    device=self._device,
+                    keys_across=keys_lie_across(self._device),
+                )
         self._cache.make_room(num_rows, width, keep=self.num_rows)
         if self._rotation.numel() == 0 or self._rotation.shape[1] < width:
             self._rotation = _rotation(self._decoder, self._cache.num_positions, self._device)
-        return self._cache
 
 
 def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -156,8 +156,8 @@ def _rotation(decoder: Any, num_positions: int, device: torch.device) -> torch.T
     return torch.stack((cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)))
 
 
-def _places(lengths: Sequence[int], *, first_row: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and position of each token of prompts that lie end to end."""
+def _places(lengths: Sequence[int], *, first_row: int, device: torch.device) -> Places:
+    """Of the tokens of prompts that lie end to end."""
     rows = np.repeat(np.arange(first_row, first_row + len(lengths)), lengths)
     positions = np.concatenate([np.arange(length) for length in lengths])
     return torch.from_numpy(rows).to(device), torch.from_numpy(positions).to(device)

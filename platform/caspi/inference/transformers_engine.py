@@ -19,7 +19,7 @@ from caspi.errors import RequestError
 from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, transcription
 from caspi.inference.engine import Clip
 from caspi.inference.greedy_search import Continuation, GreedySearch, Prompt
-from caspi.inference.packing import pack_linears
+from caspi.inference.packing import pack
 from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, Prompter, load, log_mel, num_audio_tokens
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
@@ -140,7 +140,7 @@ def load_for_inference(model: str | Path, *, device: str | None = None) -> Loade
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     loaded = load(locate_model(str(model)), device=device, dtype=dtype)
     if device == "cpu":
-        pack_linears(loaded.model)
+        pack(loaded.model)
         keep_freed_memory_of_any_size()
     return loaded
 
