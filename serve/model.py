@@ -212,5 +212,7 @@ async def _release(batcher: Batcher) -> None:
 
 def load_engine(place: str, *, options: Options) -> Engine:
     """The model, on this replica's device."""
-    limits = Inference(max_batch_s=options.max_batch_s, max_tokens_per_s=options.max_tokens_per_s)
+    limits = Inference(
+        max_batch_s=options.max_batch_s, max_tokens_per_s=options.max_tokens_per_s, precision=options.precision
+    )
     return open_engine(place, limits=limits, kind=options.engine)

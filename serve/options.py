@@ -86,6 +86,9 @@ class Options(BaseModel):
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut."""
 
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the weights and of what is multiplied. `auto`: bf16 on a GPU, fp32 on a CPU."""
+
     batch_wait_s: float = Field(0.02, ge=0)
     """How long a clip waits for company, so that clips which come together start together."""
 

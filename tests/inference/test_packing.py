@@ -50,7 +50,24 @@ def test_a_packed_model_gives_the_same_answers(loaded: Loaded) -> None:
     assert answers == expected
 
 
+@needs_onednn
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 for oneDNN")
+def test_a_model_in_half_precision_is_packed_too(loaded: Loaded) -> None:
+    clips = [
+        Clip(noise(seconds, seed=number), seconds, with_log_probs=True)
+        for number, seconds in enumerate((1.0, 3.0, 0.5))
+    ]
+    half = Loaded(copy.deepcopy(loaded.model).bfloat16(), loaded.processor, loaded.prompter)
+    pack(half.model)
+    assert not [module for module in half.model.modules() if type(module) in (torch.nn.Linear, torch.nn.Conv2d)]
+    firsts = [
+        [answer.log_probs[0].log_prob for answer in drain(TransformersEngine(model, limits=Inference()), clips)]
+        for model in (half, loaded)
+    ]
+    assert firsts[0] == pytest.approx(firsts[1], abs=0.5)
+
+
 def test_layers_in_other_types_stay(loaded: Loaded) -> None:
-    model = copy.deepcopy(loaded.model).bfloat16()
+    model = copy.deepcopy(loaded.model).double()
     pack(model)
     assert not [module for module in model.modules() if isinstance(module, PackedLinear | PackedConv2d)]

@@ -109,7 +109,7 @@ class Decoder:
             values = part.v_proj(normed).view(shape).to(self._cache.dtype)
             self._cache.keys(number)[places], self._cache.values(number)[places] = keys, values
             heard = attend(number, part, queries, keys, values)
-            hidden = hidden + part.o_proj(heard.reshape(len(hidden), -1))
+            hidden = hidden + part.o_proj(heard.reshape(len(hidden), -1).to(normed.dtype))
             hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
         return hidden
 
@@ -121,7 +121,7 @@ class Decoder:
         """See to a cache for so many rows. A row above its size has a larger one for as long as it is there."""
         if self._cache is None or not self.num_rows:
             num_positions = max(self._num_positions, num_rows * width)
-            dtype = _compute_dtype(self._decoder, self._device)
+            dtype = _cache_dtype(self._decoder, self._device)
             if self._cache is None or (self._cache.num_positions, self._cache.dtype) != (num_positions, dtype):
                 self._cache = None  # the old one goes before the new one comes
                 self._cache = SlotCache(
@@ -163,7 +163,10 @@ def _places(lengths: Sequence[int], *, first_row: int, device: torch.device) -> 
     return torch.from_numpy(rows).to(device), torch.from_numpy(positions).to(device)
 
 
-def _compute_dtype(decoder: Any, device: torch.device) -> torch.dtype:
+def _cache_dtype(decoder: Any, device: torch.device) -> torch.dtype:
+    """That of the arithmetic. On a CPU fp32 always: sums of rows are in the type of the rows."""
+    if device.type == "cpu":
+        return torch.float32
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     dtype: torch.dtype = decoder.embed_tokens.weight.dtype

@@ -50,12 +50,14 @@ _PACKED: dict[type, type] = {torch.nn.Linear: PackedLinear, torch.nn.Conv2d: Pac
 def pack(model: Any) -> None:
     """Let a model's linear layers and convolutions use oneDNN, for good: it can be neither trained nor saved any more.
 
-    Only those in fp32 on a CPU; others, and layers on a PyTorch that was built without oneDNN, stay as they are.
+    Only those on a CPU, in types that oneDNN multiplies there; others, and layers on a PyTorch that was built without
+    oneDNN, stay as they are.
     """
     if not torch.backends.mkldnn.is_available():
         return
+    types = [torch.float32] + [torch.bfloat16] * torch.ops.mkldnn._is_mkldnn_bf16_supported()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             kind = _PACKED.get(type(child))
-            if kind and (child.weight.device.type, child.weight.dtype) == ("cpu", torch.float32):
+            if kind and child.weight.device.type == "cpu" and child.weight.dtype in types:
                 setattr(module, name, kind(child))

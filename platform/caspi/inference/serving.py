@@ -68,6 +68,7 @@ def endpoint(
         "max_upload_mb": serving.max_upload_mb,
         "max_batch_s": inference.max_batch_s,
         "max_tokens_per_s": inference.max_tokens_per_s,
+        "precision": inference.precision,
         "worker_env": worker_env,
     }
     os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy

@@ -28,12 +28,11 @@ class Transcriber:
     def load(cls, model: str | Path, *, device: str | None = None, limits: Inference | None = None) -> "Transcriber":
         """Open a model folder, `models:/NAME@alias`, `runs:/ID/model` or a Hub id.
 
-        On a GPU the weights are bfloat16, on a CPU float32.
-
         Raises:
             ModelError: it is not there, or not a model that Caspi can use.
         """
-        return cls(load_for_inference(model, device=device), limits=limits)
+        limits = limits or Inference()
+        return cls(load_for_inference(model, device=device, precision=limits.precision), limits=limits)
 
     def transcribe(
         self, recording: str | Path | bytes | np.ndarray, *, language: str | None = None, prompt: str | None = None

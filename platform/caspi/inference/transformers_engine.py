@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,7 @@ from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, 
 from caspi.inference.engine import Clip
 from caspi.inference.greedy_search import Continuation, GreedySearch, Prompt
 from caspi.inference.packing import pack
+from caspi.inference.precision import weight_type
 from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, Prompter, load, log_mel, num_audio_tokens
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
@@ -125,11 +127,13 @@ class TransformersEngine:
         )
 
 
-def load_for_inference(model: str | Path, *, device: str | None = None) -> Loaded:
+def load_for_inference(
+    model: str | Path, *, device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "auto"
+) -> Loaded:
     """A model folder, `models:/NAME@alias`, `runs:/ID/model` or a Hub id, on this machine's GPU if it has one.
 
-    On a GPU the weights are bfloat16. On a CPU they are float32 and packed, so the model cannot be trained or saved any
-    more, and this process keeps what memory it frees from now on.
+    On a CPU the weights are packed, so the model cannot be trained or saved any more, and this process keeps what
+    memory it frees from now on.
 
     Raises:
         ModelError: it is not there, or not a model that Caspi can use.
@@ -137,7 +141,7 @@ def load_for_inference(model: str | Path, *, device: str | None = None) -> Loade
     from caspi.tracking import locate_model  # MLflow is needed for its URIs alone
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    dtype = weight_type(precision, torch.device(device))
     loaded = load(locate_model(str(model)), device=device, dtype=dtype)
     if device == "cpu":
         pack(loaded.model)
@@ -147,7 +151,7 @@ def load_for_inference(model: str | Path, *, device: str | None = None) -> Loade
 
 def open_transformers(model: str | Path, *, limits: Inference) -> TransformersEngine:
     """What `open_engine` calls."""
-    return TransformersEngine(load_for_inference(model), limits=limits)
+    return TransformersEngine(load_for_inference(model, precision=limits.precision), limits=limits)
 
 
 def _num_text_tokens(prompter: Prompter, context: str, language: str | None) -> int:

@@ -18,6 +18,7 @@ from caspi.errors import EngineError, RequestError
 from caspi.inference import parity
 from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, transcription
 from caspi.inference.engine import Clip
+from caspi.inference.precision import weight_type
 from caspi.inference.repetition import MIN_COPIES_AT_LIMIT, LoopGuard
 from caspi.inference.transcription import Finish, Transcription
 from caspi.inference.vllm_process import News, VllmProcess
@@ -42,8 +43,6 @@ _ARGUMENTS = {
 def open_vllm(model: str | Path, *, limits: Inference) -> "VllmEngine":
     """An engine with a model on this machine's device, once vLLM has proved that it computes what transformers does.
 
-    On a GPU the weights are bfloat16, on a CPU float32; `CASPI_VLLM_ARGUMENTS` can say otherwise.
-
     Raises:
         ModelError: the model is not there, or not one that Caspi can use.
         EngineError: vLLM does not start, or its answers differ.
@@ -52,7 +51,8 @@ def open_vllm(model: str | Path, *, limits: Inference) -> "VllmEngine":
 
     environment = settings.read()
     folder = find(locate_model(str(model)))
-    dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = str(weight_type(limits.precision, device)).removeprefix("torch.")
     arguments = {"model": str(folder), "dtype": dtype, **_ARGUMENTS, **environment.vllm_arguments}
     engine = VllmEngine(VllmProcess(arguments, python=environment.vllm_python), load_prompter(folder), limits)
     try:

@@ -326,6 +326,10 @@ class Inference(Section):
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut: a guard against endless repetition."""
 
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the weights and of what is multiplied. `auto`: bf16 on a GPU, fp32 on a CPU. CPUs with instructions for bf16
+    (AVX512-BF16, AMX) are faster with it; others are slower."""
+
 
 class Serving(Section):
     """The endpoint."""
