@@ -11,8 +11,8 @@ from caspi.evaluation.results import UTTERANCES_SCHEMA, Results, fingerprint_tes
 
 METRICS = {
     "wer": 0.5, "wer_interval": [0.4, 0.6], "cer": 0.5, "scores": {}, "slices": {}, "hallucination": {},
-    "num_failed": 0, "latency_s": {}, "rtfx": 1.0, "test_set": {"fingerprint": "0"}, "normalizer": "he", "split": "test",
-    "model": "runs/mine", "model_fingerprint": "0", "system": {"name": "runs/mine", "kind": "caspi"},
+    "num_failed": 0, "latency_s": {}, "rtfx": 1.0, "test_set": {"fingerprint": "0"}, "normalizer": "he",
+    "split": "test", "model": "runs/mine", "model_fingerprint": "0", "system": {"name": "runs/mine", "kind": "caspi"},
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caspi.errors import RequestError, ResultsError
-from caspi.evaluation.metrics import ErrorCounts, difference_interval, interval, pool
+from caspi.evaluation.intervals import difference_interval, ends, interval
+from caspi.evaluation.metrics import ErrorCounts, pool
 from caspi.evaluation.resampling import holm, p_values, probability_lower
 from caspi.evaluation.results import Results, fingerprint_test_set
 
@@ -169,9 +170,9 @@ def _system(name: str, results: Results, table: pa.Table) -> dict[str, Any]:
         "model": results.metrics["model"],
         "system": results.metrics["system"],
         "wer": score.wer,
-        "wer_interval": list(score.wer_interval),
+        "wer_interval": ends(score.wer_interval),
         "cer": score.cer,
-        "cer_interval": list(score.cer_interval),
+        "cer_interval": ends(score.cer_interval),
         **{each: getattr(score, each) for each in ("substitutions", "deletions", "insertions", "hits")},
         "ivrit": _ivrit(table, recordings),
         "hallucination": {name: value for name, value in results.metrics["hallucination"].items() if name != "clips"},
@@ -188,7 +189,7 @@ def _ivrit(table: pa.Table, recordings: Sequence[str]) -> dict[str, Any] | None:
     errors, words = _numbers(table, "ivrit_word_errors"), _numbers(table, "ivrit_reference_words")
     return {
         "wer": float(errors.sum() / max(1, words.sum())),
-        "wer_interval": list(interval(errors, words, clusters=recordings)),
+        "wer_interval": ends(interval(errors, words, clusters=recordings)),
     }
 
 
@@ -257,7 +258,7 @@ def _difference(
         "baseline_wer": baseline / length,
         "wer": (baseline + difference) / length,
         "wer_difference": difference / length,
-        "wer_difference_interval": list(difference_interval(differences[chosen], words[chosen], clusters=clusters)),
+        "wer_difference_interval": ends(difference_interval(differences[chosen], words[chosen], clusters=clusters)),
     }
 
 

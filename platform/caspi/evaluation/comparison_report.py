@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caspi.evaluation.report import confusions, fill
+from caspi.evaluation.report import confusions, fill, highest_end
 from caspi.evaluation.results import Results
 from caspi.evaluation.sound import Sound, collect_sound
 
@@ -37,14 +37,14 @@ def render_comparison(systems: Mapping[str, Results], summary: Mapping[str, Any]
         verdict=verdict(summary),
         slices=slices,
         highest=max((wer for parts in slices.values() for part in parts.values() for wer in part["wers"]), default=0.0),
-        highest_end=max(each["wer_interval"][1] for each in summary["systems"]),
+        highest_end=highest_end(summary["systems"]),
         confusions={name: confusions(each) for name, each in systems.items()},
         clear_p_value=_CLEAR_P_VALUE,
     )
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Who is best, in a sentence. A difference counts where its 95% interval does not hold 0."""
+    """Who is best, in a sentence. A difference counts where its 95% interval is known and does not hold 0."""
     ranked = sorted(summary["systems"], key=lambda system: float(system["wer"]))
     best = ranked[0]["name"]
     unclear = [system["name"] for system in ranked[1:] if not _is_clear(summary, best, system["name"])]
@@ -57,8 +57,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def _is_clear(summary: Mapping[str, Any], one: str, other: str) -> bool:
     (pair,) = (each for each in summary["pairs"] if {each["baseline"], each["system"]} == {one, other})
-    low, high = pair["wer_difference_interval"]
-    return not low <= 0 <= high
+    found = pair["wer_difference_interval"]
+    return found is not None and not found[0] <= 0 <= found[1]
 
 
 def _slices(summary: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

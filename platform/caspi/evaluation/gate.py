@@ -179,14 +179,13 @@ def _not_more_errors(pair: Mapping[str, Any], max_increase: float) -> Check:
 
     The second is for small test sets, whose interval would let anything through.
     """
-    low, high = pair["wer_difference_interval"]
-    found = (
-        f"{pair['wer']:.2%}, the champion's {pair['baseline_wer']:.2%}: {_points(pair['wer_difference'])} "
-        f"(95% interval {_points(low)} to {_points(high)})"
-    )
-    if low > 0:
+    bounds = pair["wer_difference_interval"]
+    how_sure = "how sure is not known" if bounds is None else f"95% interval {' to '.join(map(_points, bounds))}"
+    difference = pair["wer_difference"]
+    found = f"{pair['wer']:.2%}, the champion's {pair['baseline_wer']:.2%}: {_points(difference)} ({how_sure})"
+    if bounds is not None and bounds[0] > 0:
         return Check("wer", False, f"{found}, which is worse beyond chance; expected an interval that reaches 0")
-    return _bounded("wer", f"{found}; at most {_points(max_increase)}", pair["wer_difference"] - max_increase)
+    return _bounded("wer", f"{found}; at most {_points(max_increase)}", difference - max_increase)
 
 
 def _rarer(

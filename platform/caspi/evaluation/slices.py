@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from caspi.evaluation.intervals import ends
 from caspi.evaluation.metrics import ErrorCounts, pool
 from caspi.text import script_share
 from caspi.text.registry import find_language
@@ -84,9 +85,9 @@ def _numbers(counts: ErrorCounts, positions: list[int], recordings: Sequence[str
     score = pool(counts.select(np.array(positions)), clusters=[recordings[position] for position in positions])
     return {
         "wer": score.wer,
-        "wer_interval": list(score.wer_interval),
+        "wer_interval": ends(score.wer_interval),
         "cer": score.cer,
-        "cer_interval": list(score.cer_interval),
+        "cer_interval": ends(score.cer_interval),
         "reference_words": score.reference_words,
         "num_utterances": score.num_utterances,
     }
