@@ -54,6 +54,15 @@ def test_a_difference_that_may_be_chance_passes_unless_it_is_large():
     assert check(verdict, "wer")[1].endswith("at most +0.10 points; +0.10 points too much")
 
 
+def test_of_one_recording_the_bound_decides_alone():
+    recordings = {f"u{n:03d}": "only" for n in range(100)}
+    candidate, champion = (evaluated(wrong_in(wrong), recordings=recordings) for wrong in (21, 20))
+    assert check(judge(candidate, champion, Gate()), "wer") == (
+        True, "2.10%, the champion's 2.00%: +0.10 points (how sure is not known); at most +1.00 points"
+    )  # fmt: skip
+    assert not judge(candidate, champion, Gate(max_wer_increase=0.0005)).passed
+
+
 def test_another_test_set_is_refused_and_nothing_is_compared():
     for other in (wrong_in(20, num_utterances=90), wrong_in(20) | {"u000": ("משהו אחר", "משהו אחר")}):
         verdict = judge(evaluated(wrong_in(0)), evaluated(other), Gate())
