@@ -129,9 +129,10 @@ def describe_test_sets(output: Path) -> str:
 
 def describe_evaluation(metrics: dict[str, Any]) -> str:
     """One line for people."""
-    low, high = metrics["wer_interval"]
+    from caspi.evaluation import intervals
+
     return (
-        f"WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%}), CER {metrics['cer']:.1%}, "
+        f"WER {metrics['wer']:.1%} ({intervals.describe(metrics['wer_interval'])}), CER {metrics['cer']:.1%}, "
         f"{metrics['num_utterances']} utterances, {metrics['num_failed']} could not be used"
     )
 

@@ -148,8 +148,8 @@ def _evaluate(demo: Demo, recipe: Recipe, corpus: Corpus) -> None:
                 on_progress=demo.console.evaluation,
             )
             tracking.record_evaluation(demo.output / folder)
-            low, high = metrics["wer_interval"]
-            demo.console.line(f"run/{model}: WER {metrics['wer']:.1%} (95% interval {low:.1%} to {high:.1%})")
+            how_sure = evaluation.intervals.describe(metrics["wer_interval"])
+            demo.console.line(f"run/{model}: WER {metrics['wer']:.1%} ({how_sure})")
             demo.figures[key] = metrics["wer"]
     demo.figures["cer"] = metrics["cer"]
 

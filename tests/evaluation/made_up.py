@@ -15,22 +15,26 @@ def evaluated(
     recordings: Mapping[str, str] | None = None,
     sources: Mapping[str, str] | None = None,
     failed: Sequence[str] = (),
+    rejected: Sequence[str] = (),
     heard_in_silence: Sequence[str] = ("",),
     **metrics: Any,
 ) -> Results:
     """An evaluation of utterances: id -> (reference, hypothesis). Each is a recording and of the source `crowd`.
 
-    `failed` ids could not be decoded. `heard_in_silence` are the answers to clips without speech.
+    `failed` ids could not be decoded, and `rejected` ones were refused for want of a text. `heard_in_silence` are the
+    answers to clips without speech.
     """
     rows = [
         {
             **_row(utterance_id, reference, hypothesis),
             "recording_id": (recordings or {}).get(utterance_id, utterance_id),
             "source": (sources or {}).get(utterance_id, "crowd"),
+            "shard": "test/shard-00000.parquet",
             "error": "undecodable_audio" if utterance_id in failed else None,
         }
         for utterance_id, (reference, hypothesis) in answers.items()
     ]
+    rows += [{**_row(each, "", ""), "source": "crowd", "error": "missing_text"} for each in rejected]
     clips = [{**_row(f"noise/{number}", "", heard), "source": "noise"} for number, heard in enumerate(heard_in_silence)]
     score_rows(rows)
     score_rows(clips)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from caspi.evaluation.compare_systems import describe
+from caspi.evaluation.comparing import compare
 from caspi.evaluation.comparison_report import render_comparison, verdict, write_comparison_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.sound import Sound
@@ -24,15 +26,16 @@ def systems(*names: str) -> dict[str, Results]:
     return {name: hear(list(zip(SAID, HEARD[name], strict=True)), name=name, source=["x", "x", "y"]) for name in names}
 
 
-def summary(results: dict[str, Results], differences: dict[tuple[str, str], tuple[float, float]]) -> dict[str, Any]:
+def summary(
+    results: dict[str, Results], differences: dict[tuple[str, str], tuple[float, float] | None]
+) -> dict[str, Any]:
     """What comparison.json would hold, with these intervals of WER differences between (baseline, system)."""
 
     def difference(baseline: str, system: str) -> dict[str, Any]:
-        low, high = differences[baseline, system]
         wers = {name: results[name].metrics["wer"] for name in (baseline, system)}
         return {
             "num_utterances": 3, "baseline_wer": wers[baseline], "wer": wers[system],
-            "wer_difference": wers[system] - wers[baseline], "wer_difference_interval": [low, high],
+            "wer_difference": wers[system] - wers[baseline], "wer_difference_interval": differences[baseline, system],
             "probability_better": 0.9876,
         }  # fmt: skip
 
@@ -64,6 +67,7 @@ def test_the_better_one_is_named_only_where_the_interval_leaves_no_doubt():
     two = systems("base", "tuned")
     assert verdict(summary(two, CLEAR)) == "tuned is better"
     assert verdict(summary(two, {("base", "tuned"): (-0.5, 0.1)})) == "No clear difference"
+    assert verdict(summary(two, {("base", "tuned"): None})) == "No clear difference", "of one recording"
     three = systems("base", "tuned", "whisper")
     assert verdict(summary(three, THREE)) == "tuned leads, not clearly ahead of whisper"
     assert verdict(summary(three, THREE | {("tuned", "whisper"): (0.1, 0.2)})) == "tuned is best"
@@ -76,6 +80,17 @@ def test_a_difference_stands_with_its_interval_and_its_probability():
     assert "95% interval −50.0 to −10.0" in html
     assert "Better with a probability of 98.8%" in html
     assert "2 utterances are left out" in html
+
+
+def test_what_is_not_known_of_one_recording_is_not_shown_as_certain():
+    two = {name: hear(list(zip(SAID, HEARD[name], strict=True)), recording_id=["r"] * 3) for name in ("base", "tuned")}
+    comparison = compare(list(two.values()), list(two))
+    html = render_comparison(two, comparison.summary, Sound())
+    assert "No clear difference" in html
+    assert "<td>−33.3</td>" in html.replace("<b>", "").replace("</b>", "")
+    assert "95% interval −" not in html
+    assert '<span class="interval"' not in html
+    assert "base: -33.33 points (how sure is not known), all of one recording" in describe(comparison)
 
 
 def test_of_many_slices_only_those_that_differ_clearly_are_marked():

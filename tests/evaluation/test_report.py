@@ -51,6 +51,14 @@ def test_the_headline_has_the_interval_and_says_it_in_words_too():
     assert "About one word in 8 is wrong, missing or added." in html
 
 
+def test_of_one_recording_no_interval_is_shown():
+    html = page(hear([("א ב", "א"), ("א ב", "א ב")], recording_id=["r", "r"], duration_s=[1.0, 8.0]))
+    assert "One recording does not tell how sure that is" in html
+    assert '<span class="interval"' not in html
+    assert '<line class="whisker"' not in html
+    assert "<td>–</td>" in html
+
+
 @pytest.mark.parametrize(
     ("wer", "said"),
     [

@@ -9,7 +9,11 @@ import pytest
 from caspi.errors import ResultsError
 from caspi.evaluation.results import UTTERANCES_SCHEMA, Results, fingerprint_test_set
 
-METRICS = {"wer": 0.5, "scores": {}, "test_set": {"fingerprint": "0"}, "slices": {}}
+METRICS = {
+    "wer": 0.5, "wer_interval": [0.4, 0.6], "cer": 0.5, "scores": {}, "slices": {}, "hallucination": {},
+    "num_failed": 0, "latency_s": {}, "rtfx": 1.0, "test_set": {"fingerprint": "0"}, "normalizer": "he",
+    "split": "test", "model": "runs/mine", "model_fingerprint": "0", "system": {"name": "runs/mine", "kind": "caspi"},
+}  # fmt: skip
 
 
 def results() -> Results:
@@ -49,8 +53,8 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, name: str):
 def test_what_another_version_wrote_is_refused(tmp_path: Path):
     results().write(tmp_path)
     pq.write_table(results().utterances.drop_columns(["slices"]), tmp_path / "utterances.parquet")
-    (tmp_path / "metrics.json").write_text(json.dumps({"slices": {}}))
-    with pytest.raises(ResultsError, match="it lacks slices, scores, test_set; evaluate again"):
+    (tmp_path / "metrics.json").write_text(json.dumps({name: METRICS[name] for name in METRICS if name != "system"}))
+    with pytest.raises(ResultsError, match="it lacks slices, system; evaluate again"):
         Results.read(tmp_path)
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from caspi.cli import main
 from caspi.corpus.format import Corpus
 from caspi.errors import GateError, ModelError, RecipeError, ResultsError
+from caspi.evaluation.gate import Verdict
 from caspi.evaluation.hypotheses import fingerprint_model
 from caspi.evaluation.results import Results
 from caspi.recipe import Recipe, parse_recipe
 from caspi.recipe.gate import Gate
-from caspi.tracking import log_evaluation, log_model_files, promote, resolve, rollback, start_run
+from caspi.tracking import log_evaluation, log_model_files, promote, promotion, resolve, rollback, start_run
 from caspi.tracking.client import client
 from caspi.tracking.model_files import read_model_files
 from caspi.tracking.registry import version_at
@@ -246,6 +248,78 @@ def test_a_rollback_gives_the_alias_back_step_by_step(mlflow_uri: str, tmp_path:
         rollback("he-back", uri=mlflow_uri)
     assert promote(models[2], "he-back", uri=mlflow_uri).replaced == 1, "what was rolled back may come again"
     assert rollback("he-back", uri=mlflow_uri) == (3, 1)
+
+
+def test_a_rollback_that_is_killed_goes_the_same_way_when_it_is_repeated(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for n in (1, 2, 3):
+        promote(write_run(tmp_path / f"{n}", weight=n, num_wrong=10 - n), "he-killed", uri=mlflow_uri)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Between the two things that are written, whichever comes second.
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", killed)
+    with pytest.raises(KeyboardInterrupt):
+        rollback("he-killed", uri=mlflow_uri)
+    monkeypatch.undo()
+    assert version_at(mlflow_uri, "he-killed", "champion") == 3
+    assert rollback("he-killed", uri=mlflow_uri) == (3, 2)
+
+
+def test_a_rollback_never_goes_forward(mlflow_uri: str, tmp_path: Path):
+    for n in (1, 2, 3):
+        promote(write_run(tmp_path / f"{n}", weight=n, num_wrong=10 - n), "he-by-hand", uri=mlflow_uri)
+    with client(mlflow_uri) as mlflow:
+        mlflow.set_registered_model_alias("he-by-hand", "champion", "2")  # in MLflow's own pages
+    assert rollback("he-by-hand", uri=mlflow_uri) == (2, 1)
+    with pytest.raises(ModelError, match="is version 1 and was no other before"):
+        rollback("he-by-hand", uri=mlflow_uri)
+
+
+def test_who_becomes_champion_meanwhile_is_the_one_to_beat(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    promote(write_run(tmp_path / "first", weight=1, num_wrong=20), "he-race", uri=mlflow_uri)
+    best = write_run(tmp_path / "best", weight=2, num_wrong=0)
+    better = write_run(tmp_path / "better", weight=3, num_wrong=15)
+    judge = promotion.judge
+
+    def slowly(*evaluations: Any) -> Verdict:
+        verdict = judge(*evaluations)
+        monkeypatch.setattr(promotion, "judge", judge)
+        assert promote(best, "he-race", uri=mlflow_uri).replaced == 1
+        return verdict
+
+    monkeypatch.setattr(promotion, "judge", slowly)
+    with pytest.raises(GateError, match="champion stays version 3: version 2, now candidate, does not pass"):
+        promote(better, "he-race", uri=mlflow_uri)
+    assert version_at(mlflow_uri, "he-race", "champion") == 3
+
+
+def test_a_stored_evaluation_of_other_files_speaks_for_nobody(mlflow_uri: str, tmp_path: Path):
+    first = write_run(tmp_path / "first", weight=31, num_wrong=20)
+    promote(first, "he-overwritten", uri=mlflow_uri)
+    other = write_run(tmp_path / "other", weight=32, num_wrong=0)
+    with client(mlflow_uri) as mlflow:
+        run_id = mlflow.get_model_version("he-overwritten", "1").run_id
+        place = tags_of(mlflow_uri, "he-overwritten", 1)["caspi.evaluation"]
+        mlflow.log_artifacts(run_id, str(other.parent / "evaluation"), place)
+    better = write_run(tmp_path / "better", weight=33, num_wrong=5)
+    with pytest.raises(GateError, match="evaluation: the champion has none"):
+        promote(better, "he-overwritten", uri=mlflow_uri)
+
+
+@pytest.mark.parametrize(("name", "alias"), [("a'b", "champion"), ("a/b", "champion"), (" ", "champion"), ("he", "v1")])
+def test_a_name_that_mlflow_cannot_look_up_is_refused_before_anything_is_done(
+    mlflow_uri: str, tmp_path: Path, name: str, alias: str
+):
+    model = write_run(tmp_path / "run", weight=1, num_wrong=0)
+    with pytest.raises(ModelError, match="cannot be"):
+        promote(model, name, alias=alias, uri=mlflow_uri)
+    with pytest.raises(ModelError, match="cannot be"):
+        rollback(name, alias=alias, uri=mlflow_uri)
 
 
 def test_a_rollback_leaves_out_versions_that_were_deleted(mlflow_uri: str, tmp_path: Path):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from caspi.corpus.charts import HEIGHT, WIDTH, tick_step
-from caspi.evaluation.metrics import interval
+from caspi.evaluation.intervals import Interval, interval
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 14, 38
 _KINDS = ("substitutions", "deletions", "insertions")
@@ -21,7 +21,7 @@ class Rates:
     """Error rates of one system in one band of durations."""
 
     by_kind: tuple[float, ...]  # substitutions, deletions, insertions; their sum is the WER
-    interval: tuple[float, float]
+    interval: Interval | None
     num_utterances: int
 
     @property
@@ -38,8 +38,7 @@ class Column:
     width: float
     y: float  # of its top
     parts: tuple[tuple[str, float, float], ...]  # kind, y, height
-    low_y: float
-    high_y: float
+    whisker_y: tuple[float, float] | None  # its ends, the lower one first; None where it is not known
     rates: Rates
 
 
@@ -83,8 +82,8 @@ def rates_by_duration(tables: Sequence[pa.Table], bands: Sequence[str]) -> list[
 def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Columns:
     """WER by band, of which some must be above 0. With several systems, their columns stand side by side."""
     wers = [each.wer for band in rates for each in band]
-    ends = [each.interval[1] for band in rates for each in band]
-    highest = min(max(*wers, *ends), _MAX_OVER_HIGHEST * max(wers))
+    ends = [each.interval[1] for band in rates for each in band if each.interval]
+    highest = min(max([*wers, *ends]), _MAX_OVER_HIGHEST * max(wers))
     step, decimals = tick_step(100 * highest, 4)
     band_width = (WIDTH - _LEFT - _RIGHT) / len(bands)
     width = min(0.8 * band_width / len(rates[0]), 40.0)
@@ -105,8 +104,7 @@ def draw_columns(bands: Sequence[str], rates: Sequence[Sequence[Rates]]) -> Colu
                 (kind, high, round(low - high, 2))
                 for kind, low, high in zip(_KINDS, edges[:-1], edges[1:], strict=True)
             ),
-            low_y=y_of(each.interval[0]),
-            high_y=y_of(each.interval[1]),
+            whisker_y=None if each.interval is None else (y_of(each.interval[0]), y_of(each.interval[1])),
             rates=each,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from caspi.errors import RequestError
+from caspi.evaluation import intervals
 from caspi.evaluation.comparing import Comparison, compare
 from caspi.evaluation.comparison_report import write_comparison_report
 from caspi.evaluation.evaluate import evaluate
@@ -71,17 +72,15 @@ def describe(comparison: Comparison) -> str:
         + (f"; {left_out} others are left out" if left_out else "")
     ]
     for system in summary["systems"]:
-        low, high = system["wer_interval"]
-        lines.append(
-            f"{system['name']:<{width}}  WER {system['wer']:.2%} (95% interval {low:.2%} to {high:.2%}), "
-            f"CER {system['cer']:.2%}"
-        )
+        how_sure = intervals.describe(system["wer_interval"], digits=2)
+        lines.append(f"{system['name']:<{width}}  WER {system['wer']:.2%} ({how_sure}), CER {system['cer']:.2%}")
     for pair in summary["pairs"]:
-        low, high = (100 * bound for bound in pair["wer_difference_interval"])
+        found = pair["wer_difference_interval"]
+        how_sure = f"{100 * found[0]:+.2f} to {100 * found[1]:+.2f}" if found else "how sure is not known"
         better = pair["probability_better"]
         lines.append(
             f"{pair['system']} against {pair['baseline']}: {100 * pair['wer_difference']:+.2f} points "
-            f"({low:+.2f} to {high:+.2f}), "
+            f"({how_sure}), "
             + (f"better with a probability of {_probability(better)}" if better is not None else "all of one recording")
             + f"; {pair['num_better']} utterances better, {pair['num_worse']} worse"
         )

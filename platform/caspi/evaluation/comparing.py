@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caspi.errors import RequestError, ResultsError
-from caspi.evaluation.metrics import ErrorCounts, difference_interval, interval, pool
+from caspi.evaluation import slices
+from caspi.evaluation.intervals import difference_interval, ends, interval
+from caspi.evaluation.metrics import ErrorCounts, pool
 from caspi.evaluation.resampling import holm, p_values, probability_lower
 from caspi.evaluation.results import Results, fingerprint_test_set
 
@@ -82,13 +84,12 @@ def compare(results: Sequence[Results], names: Sequence[str]) -> Comparison:
         )
     _check_normalizers(results, names)
     tables = _common_utterances(results, names)
-    slices = _slices(tables[0])
     word_errors = np.stack([_word_errors(table) for table in tables])  # (S, U)
     summary = {
         "test_set": _test_set(results, tables[0]),
         "normalizer": results[0].metrics["normalizer"],
         "systems": [_system(name, each, table) for name, each, table in zip(names, results, tables, strict=True)],
-        "pairs": _pairs(names, tables, word_errors, slices),
+        "pairs": _pairs(names, tables, word_errors, _slices(tables[0])),
     }
     utterances = _side_by_side(tables, word_errors)
     listed = ("utterance_id", "reference", "hypotheses", "word_errors", "reference_words")
@@ -169,9 +170,9 @@ def _system(name: str, results: Results, table: pa.Table) -> dict[str, Any]:
         "model": results.metrics["model"],
         "system": results.metrics["system"],
         "wer": score.wer,
-        "wer_interval": list(score.wer_interval),
+        "wer_interval": ends(score.wer_interval),
         "cer": score.cer,
-        "cer_interval": list(score.cer_interval),
+        "cer_interval": ends(score.cer_interval),
         **{each: getattr(score, each) for each in ("substitutions", "deletions", "insertions", "hits")},
         "ivrit": _ivrit(table, recordings),
         "hallucination": {name: value for name, value in results.metrics["hallucination"].items() if name != "clips"},
@@ -188,7 +189,7 @@ def _ivrit(table: pa.Table, recordings: Sequence[str]) -> dict[str, Any] | None:
     errors, words = _numbers(table, "ivrit_word_errors"), _numbers(table, "ivrit_reference_words")
     return {
         "wer": float(errors.sum() / max(1, words.sum())),
-        "wer_interval": list(interval(errors, words, clusters=recordings)),
+        "wer_interval": ends(interval(errors, words, clusters=recordings)),
     }
 
 
@@ -196,28 +197,25 @@ def _ivrit(table: pa.Table, recordings: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _slices(table: pa.Table) -> dict[str, np.ndarray]:
-    """Which utterances (positions) each label has; `_WHOLE` has all."""
-    found: dict[str, list[int]] = {}
-    for position, labels in enumerate(table["slices"].to_pylist()):
-        for label in labels or []:
-            found.setdefault(label, []).append(position)
-    return {_WHOLE: np.arange(len(table))} | {label: np.asarray(places) for label, places in sorted(found.items())}
+    """Which utterances (positions) each slice that is told of has; `_WHOLE` has all."""
+    found = slices.members(table["slices"].to_pylist())
+    return {_WHOLE: np.arange(len(table))} | {label: np.asarray(places) for label, places in found.items()}
 
 
 def _pairs(
-    names: Sequence[str], tables: Sequence[pa.Table], word_errors: np.ndarray, slices: Mapping[str, np.ndarray]
+    names: Sequence[str], tables: Sequence[pa.Table], word_errors: np.ndarray, chosen_by: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     recordings = tables[0]["recording_id"].to_pylist()
     clusters = np.unique(recordings, return_inverse=True)[1]
     pairs = list(itertools.combinations(range(len(names)), 2))
     differences = np.stack([word_errors[later] - word_errors[earlier] for earlier, later in pairs])  # (P, U)
-    sums = _sums_by_recording(differences, clusters, slices)  # (C, P, slices)
+    sums = _sums_by_recording(differences, clusters, chosen_by)  # (C, P, slices)
     better, by_chance = probability_lower(sums), p_values(sums)
     words = _numbers(tables[0], "reference_words")
     found = []
     for place, (earlier, later) in enumerate(pairs):
         parts = {}
-        for column, (label, chosen) in enumerate(slices.items()):
+        for column, (label, chosen) in enumerate(chosen_by.items()):
             parts[label] = {
                 "num_utterances": len(chosen),
                 "num_recordings": len(np.unique(clusters[chosen])),
@@ -227,16 +225,15 @@ def _pairs(
                 "p_value": float(by_chance[place, column]),
             }
         whole = parts.pop(_WHOLE)
-        corrected = holm([part["p_value"] for part in parts.values()])
-        for part, p_value in zip(parts.values(), corrected, strict=True):
-            part["p_value_holm"] = p_value
+        groups = slices.by_group(parts)
+        _correct_for_their_number(groups)
         found.append(
             {
                 "baseline": names[earlier],
                 "system": names[later],
                 **whole,
                 **_changes(tables[earlier], tables[later], differences[place]),
-                "slices": _by_group(parts),
+                "slices": groups,
             }
         )
     return found
@@ -257,7 +254,7 @@ def _difference(
         "baseline_wer": baseline / length,
         "wer": (baseline + difference) / length,
         "wer_difference": difference / length,
-        "wer_difference_interval": list(difference_interval(differences[chosen], words[chosen], clusters=clusters)),
+        "wer_difference_interval": ends(difference_interval(differences[chosen], words[chosen], clusters=clusters)),
     }
 
 
@@ -270,21 +267,24 @@ def _changes(baseline: pa.Table, system: pa.Table, differences: np.ndarray) -> d
     }
 
 
-def _sums_by_recording(differences: np.ndarray, clusters: np.ndarray, slices: Mapping[str, np.ndarray]) -> np.ndarray:
+def _correct_for_their_number(groups: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
+    """Add `p_value_holm` to the slices; None where one is its group's only one, which repeats the whole."""
+    parts = [part for group in groups.values() for part in group.values()]
+    telling = [part for group in groups.values() if len(group) > 1 for part in group.values()]
+    for part in parts:
+        part["p_value_holm"] = None
+    for part, p_value in zip(telling, holm([part["p_value"] for part in telling]), strict=True):
+        part["p_value_holm"] = p_value
+
+
+def _sums_by_recording(
+    differences: np.ndarray, clusters: np.ndarray, chosen_by: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """(P, U) -> (C, P, slices): what each recording adds to each difference."""
-    sums = np.zeros((clusters.max() + 1, len(differences), len(slices)))
-    for column, chosen in enumerate(slices.values()):
+    sums = np.zeros((clusters.max() + 1, len(differences), len(chosen_by)))
+    for column, chosen in enumerate(chosen_by.values()):
         np.add.at(sums[:, :, column], clusters[chosen], differences[:, chosen].T)
     return sums
-
-
-def _by_group(parts: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """`source=fleurs` -> ["source"]["fleurs"], as in metrics.json."""
-    groups: dict[str, dict[str, dict[str, Any]]] = {}
-    for label, part in parts.items():
-        group, _, name = label.partition("=")
-        groups.setdefault(group, {})[name] = part
-    return groups
 
 
 # --- utterances ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caspi.evaluation.report import confusions, fill
+from caspi.evaluation.report import confusions, fill, highest_end
 from caspi.evaluation.results import Results
 from caspi.evaluation.sound import Sound, collect_sound
 
@@ -27,7 +27,7 @@ def write_comparison_report(folder: str | Path, systems: Mapping[str, Results], 
 
 def render_comparison(systems: Mapping[str, Results], summary: Mapping[str, Any], sound: Sound) -> str:
     """The page as HTML."""
-    slices = _slices(summary, next(iter(systems.values())).metrics["slices"])
+    slices = _slices(summary)
     return fill(
         "comparison.html.j2",
         systems,
@@ -36,15 +36,16 @@ def render_comparison(systems: Mapping[str, Results], summary: Mapping[str, Any]
         summary=summary,
         verdict=verdict(summary),
         slices=slices,
+        num_parts=sum(part["p_value_holm"] is not None for parts in slices.values() for part in parts.values()),
         highest=max((wer for parts in slices.values() for part in parts.values() for wer in part["wers"]), default=0.0),
-        highest_end=max(each["wer_interval"][1] for each in summary["systems"]),
+        highest_end=highest_end(summary["systems"]),
         confusions={name: confusions(each) for name, each in systems.items()},
         clear_p_value=_CLEAR_P_VALUE,
     )
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Who is best, in a sentence. A difference counts where its 95% interval does not hold 0."""
+    """Who is best, in a sentence. A difference counts where its 95% interval is known and does not hold 0."""
     ranked = sorted(summary["systems"], key=lambda system: float(system["wer"]))
     best = ranked[0]["name"]
     unclear = [system["name"] for system in ranked[1:] if not _is_clear(summary, best, system["name"])]
@@ -57,31 +58,26 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def _is_clear(summary: Mapping[str, Any], one: str, other: str) -> bool:
     (pair,) = (each for each in summary["pairs"] if {each["baseline"], each["system"]} == {one, other})
-    low, high = pair["wer_difference_interval"]
-    return not low <= 0 <= high
+    found = pair["wer_difference_interval"]
+    return found is not None and not found[0] <= 0 <= found[1]
 
 
-def _slices(summary: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _slices(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Of each slice every system's WER, in the order of the systems; and of two systems their difference.
 
-    Slices are those that a single evaluation shows too, in its order (`known`).
+    A group's only slice repeats the whole. Sources are named anyway.
     """
     first = summary["systems"][0]["name"]
     pairs = [pair for pair in summary["pairs"] if pair["baseline"] == first]
-    compared = pairs[0]["slices"]
     return {
         group: {
             name: {
-                **compared[group][name],
-                "wers": [
-                    compared[group][name]["baseline_wer"],
-                    *(pair["slices"][group][name]["wer"] for pair in pairs),
-                ],
-                "is_clear": len(pairs) == 1 and compared[group][name]["p_value_holm"] < _CLEAR_P_VALUE,
+                **part,
+                "wers": [part["baseline_wer"], *(pair["slices"][group][name]["wer"] for pair in pairs)],
+                "is_clear": len(pairs) == 1 and (part["p_value_holm"] or 1) < _CLEAR_P_VALUE,
             }
-            for name in names
-            if name in compared[group]
+            for name, part in parts.items()
         }
-        for group, names in known.items()
-        if group in compared
+        for group, parts in pairs[0]["slices"].items()
+        if len(parts) > 1 or group == "source"
     }

@@ -1,6 +1,6 @@
 """Word and character error rates, pooled, with the counts and an interval. Plain functions of texts; no Ray, no audio.
 
-Legend: `U` utterances, `C` clusters, `R` bootstrap replicates.
+Legend: `U` utterances.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,10 +12,7 @@ import numpy as np
 
 from caspi import text
 from caspi.errors import RequestError
-
-NUM_REPLICATES = 1000
-_LEAST_DEVIATION = 0.25  # of a replicate, as a share of the whole's: with five clusters it keeps the interval sane
-_SEED = 20240229  # any: what counts is that the same texts give the same interval
+from caspi.evaluation.intervals import Interval, interval, rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +32,9 @@ class Score:
     insertions: int
     hits: int
     reference_words: int
-    wer_interval: tuple[float, float]
-    """Bootstrap 95% interval of `wer`. With one cluster nothing is known of the spread, and both ends are `wer`."""
-    cer_interval: tuple[float, float]
+    wer_interval: Interval | None
+    """95% interval of `wer`, see `intervals.interval`; None where nothing is known of the spread: with one cluster."""
+    cer_interval: Interval | None
     num_utterances: int
 
 
@@ -146,8 +143,8 @@ def pool(counts: ErrorCounts, *, clusters: Sequence[Hashable] | None = None) -> 
     if clusters is not None and len(clusters) != len(counts):
         raise RequestError(f"{len(clusters)} clusters for {len(counts)} utterances; expected one for each")
     return Score(
-        wer=float(_rate(counts.word_errors.sum(), counts.reference_words.sum())),
-        cer=float(_rate(counts.character_errors.sum(), counts.reference_characters.sum())),
+        wer=float(rate(counts.word_errors.sum(), counts.reference_words.sum())),
+        cer=float(rate(counts.character_errors.sum(), counts.reference_characters.sum())),
         substitutions=int(counts.substitutions.sum()),
         deletions=int(counts.deletions.sum()),
         insertions=int(counts.insertions.sum()),
@@ -157,73 +154,6 @@ def pool(counts: ErrorCounts, *, clusters: Sequence[Hashable] | None = None) -> 
         cer_interval=interval(counts.character_errors, counts.reference_characters, clusters=clusters),
         num_utterances=len(counts),
     )
-
-
-def interval(
-    errors: np.ndarray, lengths: np.ndarray, *, clusters: Sequence[Hashable] | None = None
-) -> tuple[float, float]:
-    """As `difference_interval`, of something that is never below 0."""
-    low, high = difference_interval(errors, lengths, clusters=clusters)
-    return max(0.0, low), high
-
-
-def difference_interval(
-    errors: np.ndarray, lengths: np.ndarray, *, clusters: Sequence[Hashable] | None = None
-) -> tuple[float, float]:
-    """Bootstrap 95% interval of sum(errors) / sum(lengths), by resampling whole clusters.
-
-    Each replicate's distance from the rate is taken in units of that replicate's own standard error (the bootstrap-t).
-    The usual percentiles of the replicates are too narrow for few clusters: with eight they contain the truth in 86% of
-    test sets, and with five in 81%; these in 94% and 93%. From a hundred clusters on the two are the same.
-
-    Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", 2004; Efron and
-    Tibshirani, "An introduction to the bootstrap", 1993, chapter 12.5.
-    """
-    errors, lengths = _sum_by_cluster(errors, clusters), _sum_by_cluster(lengths, clusters)  # (U,) -> (C,)
-    num_clusters = len(errors)
-    rate = float(_rate(errors.sum(), lengths.sum()))
-    if num_clusters == 1 or not errors.any():
-        return rate, rate
-    if not lengths.any():
-        lengths = np.full(num_clusters, 1 / num_clusters)  # the errors themselves are the rate
-    columns = np.stack([errors, lengths, errors**2, errors * lengths, lengths**2], axis=1).astype(np.float64)
-    _, deviation = _rates_and_deviations(np.ones((1, num_clusters), np.int64), columns)
-    if not deviation[0]:
-        return rate, rate
-    generator = np.random.default_rng(_SEED)
-    distances = np.empty(NUM_REPLICATES)
-    # A few replicates at a time: R x C counts at once would be gigabytes on a large test set.
-    at_once = max(1, 500_000 // num_clusters)
-    for start in range(0, NUM_REPLICATES, at_once):
-        num_drawn = min(at_once, NUM_REPLICATES - start)
-        drawn = _draw(num_drawn, num_clusters, generator)
-        rates, deviations = _rates_and_deviations(drawn, columns)
-        # A replicate that drew nearly the same cluster each time has next to no deviation; it must not weigh endlessly.
-        distances[start : start + num_drawn] = (rates - rate) / np.maximum(deviations, deviation * _LEAST_DEVIATION)
-    low, high = np.quantile(distances, (0.025, 0.975))
-    low, high = rate - float(high) * float(deviation[0]), rate - float(low) * float(deviation[0])
-    return min(rate, low), max(rate, high)
-
-
-def _draw(num_replicates: int, num_clusters: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each replicate drew each cluster, (R, C): as many draws as there are clusters."""
-    drawn = generator.integers(0, num_clusters, (num_replicates, num_clusters), np.int64)
-    drawn += np.arange(num_replicates)[:, np.newaxis] * num_clusters  # numbers in one range, to be counted at once
-    counts = np.bincount(drawn.reshape(-1), minlength=drawn.size)
-    return counts.reshape(num_replicates, num_clusters)
-
-
-def _rates_and_deviations(drawn: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rate of each replicate and its standard error, (R,) each.
-
-    `drawn` (R, C) says how often each cluster was drawn; `columns` (C, 5) are errors, lengths and their products. The
-    standard error is that of a ratio, from the clusters' residuals errors - rate x lengths.
-    """
-    errors, lengths, errors_squared, products, lengths_squared = (drawn @ columns).T
-    rates = _rate(errors, lengths)
-    residuals_squared = np.maximum(errors_squared - 2 * rates * products + rates**2 * lengths_squared, 0)
-    num_clusters = len(columns)
-    return rates, _rate(np.sqrt(residuals_squared * num_clusters / (num_clusters - 1)), lengths)
 
 
 def align(reference: str, hypothesis: str) -> list[Difference]:
@@ -254,19 +184,3 @@ def _counts(alignments: Sequence[Sequence[Any]]) -> np.ndarray:
             length = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
             counts[row, column[chunk.type]] += length
     return counts
-
-
-def _rate(errors: Any, lengths: Any) -> Any:
-    """Errors per reference word; without reference words, the errors themselves."""
-    return errors / np.maximum(lengths, 1)
-
-
-def _sum_by_cluster(values: np.ndarray, clusters: Sequence[Hashable] | None) -> np.ndarray:
-    """(U,) -> (C,), in order of first appearance, so that names do not change the result."""
-    if clusters is None:
-        return values
-    numbers: dict[Hashable, int] = {}
-    assigned = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
-    sums = np.zeros(len(numbers), np.int64)
-    np.add.at(sums, assigned, values)
-    return sums

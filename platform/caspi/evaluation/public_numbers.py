@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from caspi.evaluation.metrics import interval
+from caspi.evaluation import intervals
 from caspi.evaluation.results import Results
 
 TEST_SETS = ("eval-d1", "eval-whatsapp", "saspeech", "fleurs-he", "common-voice-he", "kan")
@@ -82,7 +82,9 @@ def measured_row(results: Results) -> dict[str, dict[str, Any]]:
         errors, words = (of_set[column].to_numpy().astype(np.int64) for column in columns)
         row[name] = {
             "wer": float(errors.sum() / max(1, words.sum())),
-            "wer_interval": list(interval(errors, words, clusters=of_set["recording_id"].to_pylist())),
+            "wer_interval": intervals.ends(
+                intervals.interval(errors, words, clusters=of_set["recording_id"].to_pylist())
+            ),
             "num_utterances": len(of_set),
             "reference_words": int(words.sum()),
         }
@@ -100,9 +102,8 @@ def describe(row: Mapping[str, Mapping[str, Any]]) -> str:
     """A measured row, and apart from it what others published on the same sets, for the command line."""
     lines = ["measured, after ivrit.ai's normalization:"]
     for name, part in row.items():
-        low, high = part["wer_interval"]
-        count = part["num_utterances"]
-        lines.append(f"  {name}: WER {part['wer']:.1%} (95% interval {low:.1%} to {high:.1%}), {count} utterances")
+        how_sure = intervals.describe(part["wer_interval"])
+        lines.append(f"  {name}: WER {part['wer']:.1%} ({how_sure}), {part['num_utterances']} utterances")
     lines.append("published by others, not measured here:")
     for each in published_on(row):
         figures = ", ".join(f"{name} {each.wer[name]:.1%}" for name in row if name in each.wer)

@@ -40,7 +40,7 @@ def render(results: Results, sound: Sound) -> str:
         slices=_telling(metrics["slices"]),
         num_perfect=pc.sum(pc.equal(scored_rows(results)["wer"], 0)).as_py(),
         confusions=confusions(results),
-        highest=_highest([part for parts in metrics["slices"].values() for part in parts.values()]),
+        highest=highest_end([part for parts in metrics["slices"].values() for part in parts.values()]),
     )
 
 
@@ -49,10 +49,10 @@ def _telling(slices: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, 
     return {group: parts for group, parts in slices.items() if len(parts) > 1 or group == "source"}
 
 
-def _highest(parts: Sequence[Mapping[str, Any]]) -> float:
-    """Where the bars of slices end: a wide interval of a few utterances must not make all others small."""
+def highest_end(parts: Sequence[Mapping[str, Any]]) -> float:
+    """Where the bars of rates end: a wide interval of a few utterances must not make all others small."""
     highest = max((part["wer"] for part in parts), default=0.0)
-    return min(1.5 * highest, max((part["wer_interval"][1] for part in parts), default=0.0))
+    return min(1.5 * highest, max(((part["wer_interval"] or [0, part["wer"]])[1] for part in parts), default=0.0))
 
 
 def fill(template: str, systems: Mapping[str, Results], sound: Sound, **values: Any) -> str:

@@ -52,6 +52,12 @@ UTTERANCES_SCHEMA = pa.schema(
     ]
 )
 
+# Of metrics.json, what comparing, the report, the gate and MLflow read.
+_METRICS = (
+    "wer", "wer_interval", "cer", "scores", "slices", "hallucination", "num_failed", "latency_s", "rtfx", "test_set",
+    "normalizer", "split", "model", "model_fingerprint", "system",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -78,7 +84,7 @@ class Results:
         except (OSError, ValueError) as error:
             raise ResultsError(f"{folder}: cannot be read as an evaluation: {error}; evaluate again") from error
         missing = [name for name in UTTERANCES_SCHEMA.names if name not in utterances.column_names]
-        missing += [name for name in ("scores", "test_set", "slices") if name not in metrics]
+        missing += [name for name in _METRICS if name not in metrics]
         if missing:
             raise ResultsError(
                 f"{folder}: written by another version of Caspi: it lacks {', '.join(missing)}; evaluate again"

@@ -12,6 +12,7 @@ import numpy as np
 
 from caspi import text
 from caspi.evaluation import hallucination, lenient, slices
+from caspi.evaluation.intervals import ends
 from caspi.evaluation.metrics import ErrorCounts, count_errors, pool
 from caspi.evaluation.results import fingerprint_test_set
 from caspi.text.registry import STRICT, find_language
@@ -118,9 +119,9 @@ def _score(rows: Sequence[Row], counts: ErrorCounts, normalizer: str) -> dict[st
     score = pool(counts, clusters=[row["recording_id"] for row in rows])
     return {
         "wer": score.wer,
-        "wer_interval": list(score.wer_interval),
+        "wer_interval": ends(score.wer_interval),
         "cer": score.cer,
-        "cer_interval": list(score.cer_interval),
+        "cer_interval": ends(score.cer_interval),
         "word_errors": score.substitutions + score.deletions + score.insertions,
         "reference_words": score.reference_words,
         "num_utterances": score.num_utterances,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from caspi.evaluation.intervals import ends
 from caspi.evaluation.metrics import ErrorCounts, pool
 from caspi.text import script_share
 from caspi.text.registry import find_language
@@ -60,33 +61,43 @@ def duration_band(duration_s: float) -> str:
     return _band(duration_s, _DURATION_BOUNDS_S, " s")
 
 
+def members(labels: Sequence[Sequence[str] | None]) -> dict[str, list[int]]:
+    """The slices that are told of, `GROUP=NAME`, with the utterances (positions) of each.
+
+    Groups and bands in order, other names by the alphabet; of the speakers only those with the most utterances.
+    """
+    found: dict[str, list[int]] = {}
+    for position, names in enumerate(labels):
+        for each in names or ():
+            found.setdefault(each, []).append(position)
+    sizes = Counter({each: len(positions) for each, positions in found.items() if each.startswith("speaker=")})
+    rare = {each for each, _ in sizes.most_common()[_MAX_SPEAKERS:]}
+    return {each: found[each] for each in sorted(found.keys() - rare, key=_order)}
+
+
 def score_slices(
     counts: ErrorCounts, labels: Sequence[Sequence[str]], recordings: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """`{GROUP: {NAME: numbers}}`, groups and bands in order, other names by the alphabet.
+    """`{GROUP: {NAME: numbers}}` of each slice that is told of."""
+    return by_group({each: _numbers(counts, positions, recordings) for each, positions in members(labels).items()})
 
-    Of the speakers only those with the most utterances.
-    """
-    members: dict[str, list[int]] = {}
-    for position, names in enumerate(labels):
-        for each in names:
-            members.setdefault(each, []).append(position)
-    slices: dict[str, dict[str, dict[str, Any]]] = {group: {} for group in GROUPS}
-    sizes = Counter({each: len(positions) for each, positions in members.items() if each.startswith("speaker=")})
-    rare = {each for each, _ in sizes.most_common()[_MAX_SPEAKERS:]}
-    for each in sorted(members.keys() - rare, key=_order):
-        group, _, name = each.partition("=")
-        slices[group][name] = _numbers(counts, members[each], recordings)
-    return {group: parts for group, parts in slices.items() if parts}
+
+def by_group(parts: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`source=fleurs` -> ["source"]["fleurs"], as in metrics.json."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for label, part in parts.items():
+        group, _, name = label.partition("=")
+        groups.setdefault(group, {})[name] = part
+    return groups
 
 
 def _numbers(counts: ErrorCounts, positions: list[int], recordings: Sequence[str]) -> dict[str, Any]:
     score = pool(counts.select(np.array(positions)), clusters=[recordings[position] for position in positions])
     return {
         "wer": score.wer,
-        "wer_interval": list(score.wer_interval),
+        "wer_interval": ends(score.wer_interval),
         "cer": score.cer,
-        "cer_interval": list(score.cer_interval),
+        "cer_interval": ends(score.cer_interval),
         "reference_words": score.reference_words,
         "num_utterances": score.num_utterances,
     }
@@ -100,13 +111,13 @@ def _band(value: float, bounds: Sequence[int], unit: str, *, lowest: str = "0-")
     return f"over {bounds[-1]}{unit}"
 
 
-def _order(label: str) -> tuple[bool, float, str]:
-    """Bands by where they begin, then everything else by the alphabet."""
-    _, _, name = label.partition("=")
+def _order(label: str) -> tuple[int, bool, float, str]:
+    """Groups as people read them; within one bands by where they begin, then everything else by the alphabet."""
+    group, _, name = label.partition("=")
     begins = re.match(r"(under |over )?(\d+)", name)
     if not begins:
-        return True, 0, name
-    return False, -1 if begins[1] == "under " else int(begins[2]), name
+        return GROUPS.index(group), True, 0, name
+    return GROUPS.index(group), False, -1 if begins[1] == "under " else int(begins[2]), name
 
 
 def _script(reference: str, language: str) -> str | None:

@@ -29,14 +29,15 @@ class Gate(Section):
     """When `caspi promote` lets a model become champion. Rates are fractions: 0.01 is one point.
 
     It must not be worse than the champion on the same test set: neither in WER nor in what it invents. Worse is what
-    the paired 95% interval shows to be worse, and what is above the champion's by more than a bound besides.
+    is beyond chance, and what is above the champion's by more than a bound besides.
     """
 
     max_wer: Rate | None = None
     """Refuse a WER above this, whoever the champion is. Default: no bound."""
 
     max_wer_increase: Rate = 0.01
-    """Refuse a WER above the champion's by more than this, even where the interval is too wide to call it worse."""
+    """Refuse a WER above the champion's by more than this, even where the paired 95% interval is too wide to
+    call it worse."""
 
     max_hallucination_increase: Rate = 0.05
     """The same for the share of clips without speech that are answered with words: one of the twenty that every model
@@ -44,6 +45,10 @@ class Gate(Section):
 
     max_repetition_increase: Rate = 0.01
     """The same for the share of answers that repeat themselves."""
+
+    max_failed: Rate = 0.0
+    """Refuse where a larger share of the clips that the champion answered has no answer; no rate counts those. Without
+    a champion, where a bound on WER holds: of the clips of the test set."""
 
     slices: dict[str, SliceBound] = Field({})
     """Slice of the report, such as `source=fleurs` or `duration=over 30 s` -> its bounds."""

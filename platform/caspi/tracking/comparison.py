@@ -45,7 +45,8 @@ def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for pair in summary["pairs"]:
         versus = f"{pair['system']} against {pair['baseline']}"
         yield f"{versus}/wer_difference", pair["wer_difference"]
-        yield f"{versus}/wer_difference_low", pair["wer_difference_interval"][0]
-        yield f"{versus}/wer_difference_high", pair["wer_difference_interval"][1]
+        if pair["wer_difference_interval"] is not None:
+            yield f"{versus}/wer_difference_low", pair["wer_difference_interval"][0]
+            yield f"{versus}/wer_difference_high", pair["wer_difference_interval"][1]
         if pair["probability_better"] is not None:  # null: all of one recording
             yield f"{versus}/probability_better", pair["probability_better"]

@@ -99,8 +99,9 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     split = metrics["split"]
     for name in ("wer", "cer", "num_utterances", "num_failed", "rtfx"):
         yield f"{split}/{name}", metrics[name]
-    yield f"{split}/wer_low", metrics["wer_interval"][0]
-    yield f"{split}/wer_high", metrics["wer_interval"][1]
+    if metrics["wer_interval"] is not None:  # null: all of one recording
+        yield f"{split}/wer_low", metrics["wer_interval"][0]
+        yield f"{split}/wer_high", metrics["wer_interval"][1]
     yield f"{split}/latency_p95_s", metrics["latency_s"]["p95"]
     for name in ("num_hallucinated", "words_per_minute", "num_repetitions", "num_empty"):
         yield f"{split}/{name}", metrics["hallucination"][name]

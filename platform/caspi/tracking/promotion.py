@@ -1,6 +1,7 @@
 """Promotion: a model is registered with all that speaks for it, and takes the champion's place if the gate opens."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,15 +25,19 @@ from caspi.tracking.registry import (
     CANDIDATE,
     CHAMPION,
     DIGEST_TAG,
+    check_name,
     log_model_files,
     register,
     set_alias,
     version_at,
 )
 
+logger = logging.getLogger(__name__)
+
 _REGISTRATIONS = "caspi-registrations"  # the experiment of models that no run of ours uploaded
 _EVALUATION_TAG = "caspi.evaluation"  # of a version: where in its run's artifacts the evaluation is
 _GATE_TAG = "caspi.gate"
+_MAX_ASKED = 5  # by one promotion, while others change what the alias means
 _METRICS_AS_TAGS = (
     "wer", "cer", "wer_interval", "substitutions", "deletions", "insertions", "reference_words", "num_utterances",
     "num_hallucinated_on_silence", "normalizer", "split",
@@ -67,6 +72,10 @@ def promote(
     A folder is uploaded unless a run already holds the same files. A model that is already a version keeps its number.
     The evaluation and the verdict are stored with the run that holds the model.
 
+    Where the alias comes to mean another version while the gate is asked, it is asked again about that one. MLflow
+    cannot set an alias on condition of what it meant: of two promotions that end within the same few milliseconds the
+    later one wins, though it was not held to the other.
+
     Args:
         model: a folder such as RUN/model, `runs:/ID/model`, or `models:/NAME/VERSION`.
         evaluation: the folder that `caspi evaluate` wrote for it.
@@ -77,11 +86,13 @@ def promote(
         ask_gate: False sets the alias whatever the gate would say; the version says so.
 
     Raises:
-        GateError: the gate stays shut. The model is registered as `candidate`; `alias` means what it meant.
-        ModelError: this is not a model; nothing was registered.
+        GateError: the gate stays shut, or the champion is another one each time that it is asked. The model is
+            registered as `candidate`; `alias` means what it meant.
+        ModelError: this is not a model, or cannot be called so; nothing was registered.
         ResultsError: an evaluation cannot be read; nothing was registered.
         TrackingError: the server does not answer, or refuses.
     """
+    check_name(name, alias)
     folder = None if is_uri(str(model)) else Path(model).expanduser().absolute()
     given = _evaluation_beside(folder) if evaluation is None else Path(evaluation).expanduser()
     found = Results.read(given) if given else None
@@ -103,21 +114,34 @@ def promote(
         _tag(uri, name, version, {_GATE_TAG: "not asked"})
         set_alias(uri, name, alias, version)
         return Promotion(version, holder, None)
-
     found = found or _stored_evaluation(uri, name, version)
-    if holder is not None and champion is None:
-        champion = _stored_evaluation(uri, name, holder, like=found)
-    gate = gate or _gate_of(run_id, uri)
-    verdict = _ask(found, champion, gate, has_holder=holder is not None)
-    _store_verdict(uri, name, version, alias, holder, verdict, gate)
-    if not verdict.passed:
-        stays = f"stays version {holder}" if holder is not None else "means no version"
-        raise GateError(
-            f"models:/{name}@{alias} {stays}: version {version}, now {CANDIDATE}, does not pass the gate\n"
-            + "\n".join(f"  {refusal}" for refusal in verdict.refusals)
-        )
-    set_alias(uri, name, alias, version)
-    return Promotion(version, holder, verdict)
+    return _pass_gate(uri, name, version, alias, found, champion, gate or _gate_of(run_id, uri))
+
+
+def _pass_gate(
+    uri: str, name: str, version: int, alias: str, found: Results | None, champion: Results | None, gate: Gate
+) -> Promotion:
+    """Give a version the alias if the gate opens: that is, against what the alias means once the gate has answered."""
+    for _ in range(_MAX_ASKED):
+        holder = version_at(uri, name, alias)
+        if holder == version:  # somebody promoted the same model meanwhile
+            return Promotion(version, holder, None)
+        against = _evaluation_of_holder(uri, name, holder, given=champion, like=found)
+        verdict = _ask(found, against, gate, has_holder=holder is not None)
+        _store_verdict(uri, name, version, alias, holder, verdict, gate)
+        if not verdict.passed:
+            stays = f"stays version {holder}" if holder is not None else "means no version"
+            raise GateError(
+                f"models:/{name}@{alias} {stays}: version {version}, now {CANDIDATE}, does not pass the gate\n"
+                + "\n".join(f"  {refusal}" for refusal in verdict.refusals)
+            )
+        if version_at(uri, name, alias) == holder:
+            set_alias(uri, name, alias, version)
+            return Promotion(version, holder, verdict)
+    raise GateError(
+        f"models:/{name}@{alias} came to mean another version {_MAX_ASKED} times while version {version}, now "
+        f"{CANDIDATE}, was held to it; promote it again"
+    )
 
 
 def _ask(candidate: Results | None, champion: Results | None, gate: Gate, *, has_holder: bool) -> Verdict:
@@ -192,14 +216,18 @@ def _evaluation_beside(folder: Path | None) -> Path | None:
 
 
 def _check_is_of(evaluation: Results, run_id: str, uri: str) -> None:
-    """Make sure that an evaluation is of the model that the run holds, by the hash of its files."""
-    with client(uri) as mlflow:
-        digest = mlflow.get_run(run_id).data.tags.get(DIGEST_TAG)
-    if evaluation.metrics["model_fingerprint"] != digest:
+    """Make sure that an evaluation is of the model that the run holds."""
+    if not _is_of(evaluation, run_id, uri):
         raise ResultsError(
             f"an evaluation of {evaluation.metrics['model']} was given, whose files are not those of the model in run "
             f"{run_id}; evaluate that one, and give the folder with --evaluation, or --champion-evaluation"
         )
+
+
+def _is_of(evaluation: Results, run_id: str, uri: str) -> bool:
+    """Whether an evaluation is of the model that the run holds, by the hash of its files."""
+    with client(uri) as mlflow:
+        return bool(evaluation.metrics["model_fingerprint"] == mlflow.get_run(run_id).data.tags.get(DIGEST_TAG))
 
 
 def _store_evaluation(uri: str, name: str, version: int, folder: Path, results: Results) -> None:
@@ -210,8 +238,22 @@ def _store_evaluation(uri: str, name: str, version: int, folder: Path, results: 
     _tag(uri, name, version, _metric_tags(results.metrics) | {_EVALUATION_TAG: artifact_path})
 
 
+def _evaluation_of_holder(
+    uri: str, name: str, holder: int | None, *, given: Results | None, like: Results | None
+) -> Results | None:
+    """The evaluation of the version that has the alias: the one that was given if it is of it, else a stored one."""
+    if holder is None:
+        return None
+    if given is not None and _is_of(given, _run_of(f"models:/{name}/{holder}", uri), uri):
+        return given
+    return _stored_evaluation(uri, name, holder, like=like)
+
+
 def _stored_evaluation(uri: str, name: str, version: int, *, like: Results | None = None) -> Results | None:
-    """The evaluation that was stored with a version, if one was; one on the test set of another, if there is one."""
+    """The evaluation that was stored with a version, if one was; one on the test set of another, if there is one.
+
+    None too where it is of other files than the version's: its run may have been given another model since.
+    """
     with client(uri) as mlflow, tempfile.TemporaryDirectory() as temporary:
         stored = mlflow.get_model_version(name, str(version))
         place = stored.tags.get(_EVALUATION_TAG)
@@ -221,11 +263,15 @@ def _stored_evaluation(uri: str, name: str, version: int, *, like: Results | Non
         if place is None:
             return None
         try:
-            return Results.read(mlflow.download_artifacts(stored.run_id, place, temporary))
+            found = Results.read(mlflow.download_artifacts(stored.run_id, place, temporary))
         except ResultsError as error:
             raise ResultsError(
                 f"version {version} of {name}: what was stored with it is no evaluation: {error}"
             ) from error
+    if not _is_of(found, stored.run_id, uri):
+        logger.warning("version %d of %s: what is stored as its evaluation is of another model", version, name)
+        return None
+    return found
 
 
 def _store_verdict(

@@ -1,6 +1,7 @@
 """The registry: which models there are, what they came from, and which one is in use."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ CHAMPION = "champion"
 DIGEST_TAG = "caspi.model_digest"
 _HISTORY_TAG = "caspi.history_of_{alias}"  # of the registered model: the versions that an alias meant, in order
 _MAX_HISTORY = 100
+
+# MLflow's rules, and no quotation mark, which breaks the conditions of its searches.
+_NAME = re.compile(r"[^'/:]*[^'/:\s][^'/:]*")
+_ALIAS = re.compile(r"(?!(latest|[vV]\d+)$)[\w-]+")
 
 
 def log_model_files(uri: str, run_id: str, folder: str | Path) -> str:
@@ -96,6 +101,7 @@ def set_alias(uri: str, name: str, alias: str, version: int) -> None:
         TrackingError: the server does not answer, or knows no such version.
     """
     with client(uri) as mlflow:
+        # First the alias: whoever is killed here leaves a history that ends with the version before, which is true.
         mlflow.set_registered_model_alias(name, alias, str(version))
         history = _history(mlflow, name, alias)
         if history[-1:] != [version]:
@@ -109,25 +115,53 @@ def rollback(name: str, *, alias: str = CHAMPION, uri: str) -> tuple[int, int]:
         ModelError: it means no version, or has never meant another one that is still there.
         TrackingError: the server does not answer.
     """
+    check_name(name, alias)
     current = version_at(uri, name, alias)
     if current is None:
         raise ModelError(f"models:/{name}@{alias}: MLflow at {uri} has no such model; `caspi promote` registers one")
     with client(uri) as mlflow:
         kept = {int(each.version) for each in mlflow.search_model_versions(f"name = '{name}'")}
-        history = _history(mlflow, name, alias)
-        while history and (history[-1] == current or history[-1] not in kept):
-            history.pop()
-        if not history:
+        before = _before(_history(mlflow, name, alias), current, kept)
+        if not before:
             raise ModelError(
                 f"models:/{name}@{alias} is version {current} and was no other before that is still registered; "
                 "there is nothing to go back to"
             )
-        mlflow.set_registered_model_alias(name, alias, str(history[-1]))
-        _remember(mlflow, name, alias, history)
+        # First the history: whoever is killed here has gone nowhere yet, and the next rollback goes the same way.
+        _remember(mlflow, name, alias, before)
+        mlflow.set_registered_model_alias(name, alias, str(before[-1]))
         mlflow.set_model_version_tag(
             name, str(current), "caspi.rolled_back", datetime.now(UTC).isoformat("T", "seconds")
         )
-    return current, history[-1]
+    return current, before[-1]
+
+
+def check_name(name: str, alias: str) -> None:
+    """Make sure that a registered model and its alias can be called so.
+
+    Raises:
+        ModelError: they cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{name!r} cannot be a model's name; expected one without quotation marks, slashes and colons")
+    if not _ALIAS.fullmatch(alias):
+        raise ModelError(
+            f"{alias!r} cannot be an alias; expected letters, digits, - and _, and neither `latest` nor one like `v1`"
+        )
+
+
+def _before(history: list[int], current: int, kept: Collection[int]) -> list[int]:
+    """What an alias meant before it came to mean `current`, as far as that is kept.
+
+    What comes after `current` was left by a rollback, one that was killed or somebody's in MLflow's own pages. Of an
+    alias that was set by a promotion that was killed, the history knows nothing yet.
+    """
+    if current in history:
+        history = history[: len(history) - 1 - history[::-1].index(current)]
+    before = [version for version in history if version in kept]
+    while before[-1:] == [current]:
+        before.pop()
+    return before
 
 
 def _history(mlflow: Any, name: str, alias: str) -> list[int]:
