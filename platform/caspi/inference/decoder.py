@@ -104,7 +104,7 @@ class Decoder:
             queries = _norm(part.q_norm, part.q_proj(normed).view(shape))
             keys = _norm(part.k_norm, part.k_proj(normed).view(shape))
             turned = torch.cat((queries, keys), dim=1)
-            turned = turned * cos + turned.roll(self._config.head_dim // 2, dims=-1) * sin
+            turned = torch.addcmul(turned * cos, turned.roll(self._config.head_dim // 2, dims=-1), sin)
             queries, keys = turned.to(self._cache.dtype).split((queries.shape[1], keys.shape[1]), dim=1)
             values = part.v_proj(normed).view(shape).to(self._cache.dtype)
             self._cache.keys(number)[places], self._cache.values(number)[places] = keys, values

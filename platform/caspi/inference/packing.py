@@ -6,7 +6,7 @@ here, in fp32 all the same. Convolutions get their weights reordered at every ca
 is what `torch.compile` makes of these layers, without compiling.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -34,13 +34,13 @@ class PackedConv2d(torch.nn.Module):
         self._where = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
         self._is_packed = False
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor, activation: Literal["none", "gelu"] = "none") -> torch.Tensor:
         """(B, channels, height, width) -> (B, channels, height, width)"""
         if not self._is_packed:
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._where, inputs.shape)
             self._is_packed = True
         return torch.ops.mkldnn._convolution_pointwise(
-            inputs, self._weight, self._bias, *self._where, "none", [], "none"
+            inputs, self._weight, self._bias, *self._where, activation, [], "none"
         )
 
 

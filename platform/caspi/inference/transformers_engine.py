@@ -18,6 +18,7 @@ import torch
 from caspi.allocation import keep_freed_memory_of_any_size
 from caspi.errors import RequestError
 from caspi.inference.answer import EXTRA_TOKENS, language_name, max_new_tokens, transcription
+from caspi.inference.encoder import encode
 from caspi.inference.engine import Clip
 from caspi.inference.greedy_search import Continuation, GreedySearch, Prompt
 from caspi.inference.packing import pack
@@ -25,7 +26,6 @@ from caspi.inference.precision import weight_type
 from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, Prompter, load, log_mel, num_audio_tokens
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
-from caspi.model.forward import encode
 from caspi.recipe.sections import Inference
 
 # What a clip of this length takes beside its audio and its answer (the frame of the prompt, the head of the answer) is

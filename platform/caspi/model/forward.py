@@ -24,7 +24,7 @@ def encode(model: Any, features: Features) -> torch.Tensor:
     encoder = model.model.audio_tower
     if encoder.config._attn_implementation == "sdpa":  # others do windows one by one, which is as right
         attention.prepare(encoder, attention.ENCODER)
-    windows = _attention_windows(features.num_frames, model.config.audio_config.n_window_infer // FRAMES_PER_CHUNK)
+    windows = attention_windows(features.num_frames, model.config.audio_config.n_window_infer // FRAMES_PER_CHUNK)
     told = attention.pieces(windows, features.seconds.device)
     output = model.model.get_audio_features(
         features.seconds.transpose(0, 1).flatten(1).unsqueeze(0),  # (C, M, 100) -> (1, M, 100 C)
@@ -55,7 +55,7 @@ def decode(model: Any, embeddings: torch.Tensor, batch: Batch) -> torch.Tensor:
     ).last_hidden_state
 
 
-def _attention_windows(frames: Sequence[int], chunks_per_window: int) -> list[int]:
+def attention_windows(frames: Sequence[int], chunks_per_window: int) -> list[int]:
     """Lengths in audio tokens of the encoder's attention windows: eight seconds each, and what is left of each clip."""
     window = chunks_per_window * TOKENS_PER_CHUNK
     lengths: list[int] = []
