@@ -36,6 +36,25 @@ class HearsTheLevel:
         return {3: "המספר היה שלוש"}.get(number, f"המספר הוא {number}")
 
 
+class HearsNothingIn(HearsTheLevel):
+    """Raises an error for clips of one length in which nobody speaks."""
+
+    def __init__(self, seconds: float) -> None:
+        self._num_samples = round(seconds * 16000)
+
+    def transcribe_batch(
+        self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
+    ) -> list[Transcription]:
+        if any(len(clip) == self._num_samples and abs(clip.mean()) < 0.005 for clip in clips):
+            raise RuntimeError("no")
+        return super().transcribe_batch(clips, languages=languages)
+
+
+class FailsAlways:
+    def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
+        raise ValueError("no kernel image is available")
+
+
 class Refuses:
     def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
         raise RequestError("the endpoint knows no Hebrew")
@@ -146,6 +165,33 @@ def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_ar
     assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
 
 
+def test_a_clip_that_a_model_cannot_take_is_explained_and_all_others_are_scored(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 9)], [make_row(5)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(Listener, tmp_path / "calls", impossible=5)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["num_utterances"], metrics["wer"]) == (7, 0.0)
+    assert metrics["failed_by_reason"] == {"transcriber_failed": 2}
+    row = pq.read_table(tmp_path / "out" / "utterances.parquet").to_pylist()[4]
+    assert row["error_detail"] == "RuntimeError: Kernel size can't be greater than actual input size"
+
+
+def test_a_clip_without_speech_that_cannot_be_transcribed_is_counted(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 4)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(HearsNothingIn, 3.0)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["hallucination"]["num_failed"], metrics["hallucination"]["num_silent"]) == (5, 15)
+    assert {each["clip"].split("/")[-1] for each in metrics["hallucination"]["clips"]} == {"1s", "8s", "20s"}
+    assert "5 of the clips made for this could not be transcribed" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_model_that_fails_on_everything_is_an_error_and_blames_no_clip(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ModelError, match="fails on every clip, even on a second of noise: ValueError: no kernel image"):
+        evaluate("double", corpus, output=tmp_path / "out", factory=FailsAlways)
+    assert not list((tmp_path / "out" / "hypotheses").glob("*.arrow"))
+
+
 def test_a_model_that_is_not_there_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
     with pytest.raises(ModelError, match=r"^\S+/nowhere: no such model; expected a folder"):
         evaluate(tmp_path / "nowhere", corpus, output=tmp_path / "out")
@@ -173,7 +219,9 @@ def test_what_a_transcriber_refuses_is_said_in_a_line(corpus: Corpus, tmp_path: 
 def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):
     table = pq.read_table(corpus.path / "utterances.parquet")
     pq.write_table(table.slice(5, 1), corpus.path / "utterances.parquet")
-    with pytest.raises(CorpusError, match="none of the 1 utterances of its test split can be decoded"):
+    with pytest.raises(
+        CorpusError, match=r"none of the 1 utterances of its test split could be used: 1 undecod.*_audio \("
+    ):
         evaluate("double", corpus.path, output=tmp_path / "out", factory=HearsTheLevel)
     assert not (tmp_path / "out" / "metrics.json").exists()
 

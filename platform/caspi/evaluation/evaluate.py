@@ -1,7 +1,8 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Transcribe a split and write `metrics.json`, `utterances.parquet` and `report.html`. Returns the metrics.
 
-    A clip that cannot be decoded is counted in `num_failed` and left out of the rates. Intervals resample recordings.
-    Hypotheses are kept in `OUTPUT/hypotheses` as they come: a call that was killed goes on when it is repeated, and one
-    that had come to its end only scores again.
+    A clip that cannot be decoded or transcribed is counted in `num_failed` and left out of the rates. Intervals
+    resample recordings. Hypotheses are kept in `OUTPUT/hypotheses` as they come: a call that was killed goes on when it
+    is repeated, and one that had come to its end only scores again.
 
     Args:
         model: a Caspi model, or anything else that `systems.open_system` opens.
@@ -95,7 +96,8 @@ def evaluate(
                 rows += _rejected(corpus)
             if all(row["error"] for row in rows):
                 raise CorpusError(
-                    f"{corpus.location}: none of the {len(rows)} utterances of its {split} split can be decoded"
+                    f"{corpus.location}: none of the {len(rows)} utterances of its {split} split could be used: "
+                    + _why(rows)
                 )
             score_rows(rows)
             score_rows(clips)
@@ -133,6 +135,15 @@ def _add_places(rows: list[Row], index: pa.Table) -> None:
         row.update(place)
 
 
+def _why(rows: Sequence[Row]) -> str:
+    """Why rows could not be used: every reason with its count, and what is known of the first such row."""
+    details: dict[str, str] = {}
+    for row in rows:
+        details.setdefault(row["error"], row["error_detail"] or "")
+    counts = Counter(row["error"] for row in rows)
+    return "; ".join(f"{count} {reason} ({details[reason]})" for reason, count in counts.most_common())
+
+
 def _rejected(corpus: Corpus) -> list[Row]:
     """What preparing refused, as rows that could not be used."""
     return [
@@ -145,6 +156,7 @@ def _rejected(corpus: Corpus) -> list[Row]:
             "recording_id": refusal["recording_id"],
             "duration_s": None if refusal["start_s"] is None else refusal["end_s"] - refusal["start_s"],
             "error": refusal["reason"],
+            "error_detail": refusal["detail"],
         }
         for refusal in pq.read_table(corpus.file("rejected.parquet")).to_pylist()
     ]
