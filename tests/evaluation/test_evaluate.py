@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,51 @@ def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_ar
     metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
     assert (metrics["num_utterances"], metrics["wer"]) == (7, 0.0)
     assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
+
+
+def test_what_met_a_bad_moment_is_tried_again_by_the_next_command_and_then_never_more(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 4)], [make_row(5)]])
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    failing, well = (functools.partial(Listener, calls, impossible=level) for level in (5, None))
+    run = functools.partial(evaluate, "double", corpus, output=tmp_path / "out")
+    assert run(factory=failing)["failed_by_reason"] == {"transcriber_failed": 1}
+    for call in calls.iterdir():
+        call.unlink()
+    assert run(factory=well)["num_failed"] == 0
+    assert len(list(calls.iterdir())) == 1, "only what failed is transcribed again"
+
+    assert run(factory=failing, overwrite=True)["num_failed"] == 1
+    assert run(factory=failing)["num_failed"] == 1
+    assert run(factory=os.abort)["num_failed"] == 1, "the second failure stays"
+
+
+def test_what_is_known_by_its_name_alone_may_have_changed_since_and_that_is_said(
+    corpus: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = functools.partial(evaluate, "owner/name", corpus, output=tmp_path)
+    run(factory=HearsTheLevel)
+    assert "known by its name alone" not in caplog.text
+    run(factory=os.abort)
+    assert "owner/name is known by its name alone" in caplog.text
+
+
+def test_a_part_of_the_split_does_not_take_the_place_of_all_of_it(corpus: Corpus, tmp_path: Path):
+    evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    with pytest.raises(ResultsError, match="limit None there, 5 here"):
+        evaluate("double", corpus, output=tmp_path, limit=5, factory=HearsTheLevel)
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_utterances"] == 11
+
+
+def test_answers_by_another_version_of_transformers_are_not_taken_for_these(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    metrics = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    assert metrics["versions"].keys() == {"caspi", "transformers"}
+    newer = {**metrics["versions"], "transformers": "99"}
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "versions", lambda: newer)
+    with pytest.raises(ResultsError, match=r"versions .* there, .*'99'.* here"):
+        evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
 
 
 def test_a_clip_that_a_model_cannot_take_is_explained_and_all_others_are_scored(tmp_path: Path):

@@ -1,8 +1,10 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from caspi.evaluation.scoring import Row, score_rows, summarize
 from caspi.evaluation.systems import AnswersById, BatchTranscriber, open_system
 from caspi.evaluation.transcribing import transcribe_split
 from caspi.recipe.sections import Inference
+
+logger = logging.getLogger(__name__)
 
 Factory = Callable[[], BatchTranscriber | AnswersById]
 
@@ -51,7 +55,7 @@ def evaluate(
         limit: only the first so many utterances of the split.
         factory: makes the transcriber instead of what `model` names.
         lenient: add scores that forgive how numbers and vowel letters are written.
-        overwrite: replace an evaluation of something else that `output` holds.
+        overwrite: begin anew: replace whatever evaluation `output` holds, and ask again what was asked already.
         with_rejected: count what preparing refused among the clips that could not be used, with its reasons.
         on_progress: called with the utterances done and those in all.
 
@@ -59,7 +63,8 @@ def evaluate(
         CorpusError: this is not a corpus, or the split holds nothing that can be scored.
         ModelError: this is not a model.
         RequestError: an endpoint does not answer, or a file of hypotheses lacks some.
-        ResultsError: `output` holds an evaluation of another model, corpus or setting.
+        ResultsError: `output` holds an evaluation of another model, corpus or setting, or by another version of Caspi
+            or transformers.
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if language is not None:
@@ -78,9 +83,18 @@ def evaluate(
             "corpus_fingerprint": corpus.fingerprint,
             "split": split,
             "language": language,
+            "limit": limit,
             "inference": (limits or Inference()).model_dump(),
+            # What an endpoint or a file says does not depend on what is installed here.
+            "versions": versions() if system.kind in ("caspi", "huggingface") else None,
         }
         with open_hypotheses(output, request, overwrite=overwrite) as kept:
+            if request["model_fingerprint"] == str(model) and (asked := kept.oldest()):
+                logger.warning(
+                    "%s is known by its name alone, which does not tell whether it is still the same: what it said "
+                    "since %s is used. --overwrite asks it anew",
+                    model, asked.strftime("%Y-%m-%d %H:%M UTC"),
+                )  # fmt: skip
             rows, clips = transcribe_split(
                 corpus,
                 index,
@@ -108,6 +122,8 @@ def evaluate(
                 "system": {"name": system.name, "kind": system.kind},
                 "corpus": corpus.location,
                 "corpus_fingerprint": corpus.fingerprint,
+                "limit": limit,
+                "versions": request["versions"],
             }
             results = Results.of_rows(metrics, rows)
             write_report(output, results)
@@ -127,6 +143,11 @@ def reachable(model: str, *, needed: bool) -> Iterator[tuple[Mapping[str, str], 
     with tracking.server() as uri:
         folder = tracking.resolve(model, uri=uri)  # fails here, once; on this machine the actors find it downloaded
         yield {"MLFLOW_TRACKING_URI": uri, "CASPI_HOME": str(settings.read().home)}, str(folder)
+
+
+def versions() -> dict[str, str]:
+    """Of the code that a model's answers depend on."""
+    return {name: metadata.version(name) for name in ("caspi", "transformers")}
 
 
 def _add_places(rows: list[Row], index: pa.Table) -> None:

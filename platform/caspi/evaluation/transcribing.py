@@ -72,6 +72,9 @@ def transcribe_split(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Transcribe utterances, and the clips without speech. What `kept` holds already is not transcribed again.
 
+    But for chunks with a clip that was left out because of the transcriber: it may have met a bad moment, a machine
+    without memory for instance, and gets a second command. The answers of the second one stay.
+
     Args:
         index: rows of the corpus' index, in shard order.
         factory: makes the transcriber, in each actor.
@@ -85,7 +88,8 @@ def transcribe_split(
     """
     of_split = plan_chunks(index)
     chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
-    tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
+    found = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
+    tables = {name: table for name, table in found.items() if _is_settled(table)}
     missing = [chunk for chunk in chunks if chunk.name not in tables]
     reading = functools.partial(_read_chunk, corpus, _main_language(index))
 
@@ -97,12 +101,23 @@ def transcribe_split(
     report()
     for table in _transcribe(missing, reading, factory, language, environment or {}) if missing else ():
         name = table["chunk"][0].as_py()
+        table = _with_constant(table, "is_second_try", name in found)
         kept.write(name, table)  # at once: what is written here no kill can take
         tables[name] = table
         report()
     rows = pa.concat_tables(tables[chunk.name] for chunk in of_split).to_pylist()
     assert [row["utterance_id"] for row in rows] == index["utterance_id"].to_pylist()
     return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist() if with_clips else []
+
+
+def _is_settled(table: pa.Table) -> bool:
+    """Whether the answers to a chunk are to stay."""
+    failed = pc.is_in(table["error"], pa.array([CRASHED, FAILED]))
+    return table["is_second_try"][0].as_py() or not pc.any(failed).as_py()
+
+
+def _with_constant(table: pa.Table, name: str, value: Any) -> pa.Table:
+    return table.append_column(name, pa.array([value] * len(table)))
 
 
 def _transcribe(
