@@ -77,6 +77,8 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
     assert list(metrics["slices"]["duration"]) == ["0-2 s", "2-5 s", "5-10 s", "10-20 s"]
     assert sum(part["num_utterances"] for part in metrics["slices"]["duration"].values()) == 11
     assert metrics["rtfx"] > 0
+    ((device, num_actors),) = (each.values() for each in metrics["transcribed"]["on"])
+    assert (device.endswith(("thread", "threads")), num_actors) == (True, 2)
     assert 0 < metrics["latency_s"]["p50"] <= metrics["latency_s"]["p95"]
     assert metrics["system"] == {"name": "double", "kind": "caspi"}
     assert metrics["hallucination"]["by_kind"]["noise"]["num_hallucinated"] == 12, "the double hears 0 in everything"

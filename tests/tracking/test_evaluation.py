@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from caspi.evaluation.evaluate import reachable
 from caspi.evaluation.report import write_report
-from caspi.tracking import log_evaluation, log_model_files, record_evaluation
+from caspi.tracking import log_evaluation, log_model_files, promote, record_evaluation
 from caspi.tracking.client import client
 from caspi.tracking.model_files import read_model_files
 from tests.evaluation.hearing import hear
+from tests.tracking.conftest import write_model
 
 
 @pytest.fixture
@@ -45,12 +47,14 @@ def test_it_lies_with_the_run_that_made_the_model(
 def test_a_model_that_no_run_made_gets_a_run(mlflow_uri: str, evaluated: Path):
     results = hear([("א ב", "א ג")], name="Qwen/Qwen3-ASR-1.7B-hf")
     results.metrics["model_fingerprint"] = "Qwen/Qwen3-ASR-1.7B-hf"
+    results.metrics.update(rtfx=None, latency_s=None)  # as those of a file of hypotheses
     results.write(evaluated)
     with client(mlflow_uri) as mlflow:
         run = mlflow.get_run(log_evaluation(evaluated, uri=mlflow_uri))
     assert (run.info.status, run.info.run_name) == ("FINISHED", "evaluate Qwen/Qwen3-ASR-1.7B-hf")
     assert run.data.tags["caspi.model"] == "Qwen/Qwen3-ASR-1.7B-hf"
     assert run.data.metrics["test/wer"] == 0.5
+    assert "test/rtfx" not in run.data.metrics
 
 
 def test_another_test_set_lies_beside_it(mlflow_uri: str, run_id: str, model_folder: Path, evaluated: Path):
@@ -62,6 +66,18 @@ def test_another_test_set_lies_beside_it(mlflow_uri: str, run_id: str, model_fol
     log_evaluation(evaluated, uri=mlflow_uri)
     with client(mlflow_uri) as mlflow:
         assert len(mlflow.list_artifacts(run_id, "evaluation")) == 2
+
+
+def test_an_alias_is_looked_up_once_for_all_who_load_the_model(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    promote(write_model(tmp_path / "old"), "he-pinned", uri=mlflow_uri, alias="trial", ask_gate=False)
+    with reachable("models:/he-pinned@trial", needed=True) as found:
+        promote(write_model(tmp_path / "new", weight=2.0), "he-pinned", uri=mlflow_uri, alias="trial", ask_gate=False)
+        assert found.model == "models:/he-pinned/1"
+        assert read_model_files(Path(found.files)).digest == read_model_files(tmp_path / "old").digest
+        assert found.environment["MLFLOW_TRACKING_URI"] == mlflow_uri
 
 
 def test_no_server_is_started_where_there_is_nothing_to_add_to(evaluated: Path, home: Path):

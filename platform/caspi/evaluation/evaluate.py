@@ -1,9 +1,11 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
 import contextlib
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from caspi.evaluation.hypotheses import fingerprint_model, open_hypotheses
 from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.scoring import Row, score_rows, summarize
-from caspi.evaluation.systems import AnswersById, BatchTranscriber, open_system
+from caspi.evaluation.systems import AnswersById, BatchTranscriber, load_caspi, open_system
 from caspi.evaluation.transcribing import transcribe_split
 from caspi.recipe.sections import Inference
+from caspi.tracking.model_uri import pin_version
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +79,12 @@ def evaluate(
         assert isinstance(hypotheses, AnswersById)
         hypotheses.recall(index["utterance_id"].to_pylist())  # what is missing is known before Ray costs a minute
     output = Path(output).expanduser().absolute()
-    with ray_session.connect(), reachable(str(model), needed=factory is None) as (environment, located):
+    with ray_session.connect(), reachable(str(model), needed=factory is None) as found:
+        if system.kind == "caspi":
+            system = replace(system, load=functools.partial(load_caspi, found.model, limits or Inference()))
         request = {
-            "model": str(model),
-            "model_fingerprint": fingerprint_model(located),
+            "model": found.model,
+            "model_fingerprint": fingerprint_model(found.files),
             "corpus_fingerprint": corpus.fingerprint,
             "split": split,
             "language": language,
@@ -102,7 +107,7 @@ def evaluate(
                 kept,
                 with_clips=system.kind != "file",
                 language=language,
-                environment=environment,
+                environment=found.environment,
                 on_progress=on_progress,
             )
             _add_places(rows, index)
@@ -117,7 +122,7 @@ def evaluate(
             score_rows(clips)
             metrics = summarize(rows, clips, with_lenient=lenient) | {
                 "split": split,
-                "model": str(model),
+                "model": found.model,
                 "model_fingerprint": request["model_fingerprint"],
                 "system": {"name": system.name, "kind": system.kind},
                 "corpus": corpus.location,
@@ -125,24 +130,47 @@ def evaluate(
                 "limit": limit,
                 "versions": request["versions"],
             }
+            _leave_out_what_is_not_ours(metrics)
             results = Results.of_rows(metrics, rows)
             write_report(output, results)
             results.write(output)
     return metrics
 
 
-@contextlib.contextmanager
-def reachable(model: str, *, needed: bool) -> Iterator[tuple[Mapping[str, str], str]]:
-    """What the actors need to know to find a model in MLflow: the address of a server that runs meanwhile.
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """A model as actors find it."""
 
-    And where the model is: a folder, or its name where that is a Hub id.
-    """
+    model: str
+    """Its name; of `models:/NAME@alias` the version that the alias meant when it was looked up."""
+
+    files: str
+    """A folder, or the name where that is a Hub id."""
+
+    environment: Mapping[str, str]
+    """What actors need to know to find it in MLflow."""
+
+
+@contextlib.contextmanager
+def reachable(model: str, *, needed: bool) -> Iterator[Reachable]:
+    """Look a model up once for all who load it. One in MLflow is within their reach until the block ends."""
     if not needed or not tracking.is_uri(model):
-        yield {}, model
+        yield Reachable(model, model, {})
         return
     with tracking.server() as uri:
-        folder = tracking.resolve(model, uri=uri)  # fails here, once; on this machine the actors find it downloaded
-        yield {"MLFLOW_TRACKING_URI": uri, "CASPI_HOME": str(settings.read().home)}, str(folder)
+        pinned = pin_version(model, uri)
+        folder = tracking.resolve(pinned, uri=uri)  # fails here, once; on this machine the actors find it downloaded
+        yield Reachable(pinned, str(folder), {"MLFLOW_TRACKING_URI": uri, "CASPI_HOME": str(settings.read().home)})
+
+
+def _leave_out_what_is_not_ours(metrics: dict[str, Any]) -> None:
+    """An endpoint's device is not known; a file was only read, which is no speed."""
+    kind = metrics["system"]["kind"]
+    if kind == "endpoint":
+        for each in metrics["transcribed"]["on"]:
+            each["device"] = None
+    elif kind == "file":
+        metrics.update(dict.fromkeys(("rtfx", "transcribe_s", "latency_s", "transcribed")))
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
 from caspi.evaluation.hypotheses import Hypotheses
 from caspi.evaluation.systems import AnswersById, BatchTranscriber
 from caspi.inference.transcription import Transcription
+from caspi.tracking.node import describe_device
 
 # An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
 _ACTOR_CPUS = 0.75
@@ -84,7 +85,9 @@ def transcribe_split(
         on_progress: called with the utterances done and those in all.
 
     Returns:
-        Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips.
+        Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips. Each says
+        when its chunk was transcribed, on which `device`, and by which command (`command_unix_s`, its beginning) with
+        how many actors.
     """
     of_split = plan_chunks(index)
     chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
@@ -99,9 +102,12 @@ def transcribe_split(
             on_progress(num_done, len(index))
 
     report()
-    for table in _transcribe(missing, reading, factory, language, environment or {}) if missing else ():
+    pool = actor_pool(num_chunks=len(missing))
+    stamp = {"command_unix_s": time.time(), "num_actors": pool[0]}
+    for table in _transcribe(missing, reading, factory, language, environment or {}, pool) if missing else ():
         name = table["chunk"][0].as_py()
-        table = _with_constant(table, "is_second_try", name in found)
+        for column, value in (*stamp.items(), ("is_second_try", name in found)):
+            table = table.append_column(column, pa.array([value] * len(table)))
         kept.write(name, table)  # at once: what is written here no kill can take
         tables[name] = table
         report()
@@ -116,21 +122,18 @@ def _is_settled(table: pa.Table) -> bool:
     return table["is_second_try"][0].as_py() or not pc.any(failed).as_py()
 
 
-def _with_constant(table: pa.Table, name: str, value: Any) -> pa.Table:
-    return table.append_column(name, pa.array([value] * len(table)))
-
-
 def _transcribe(
     chunks: Sequence[Chunk],
     reading: Callable[[dict[str, np.ndarray]], pa.Table],
     factory: Callable[[], BatchTranscriber | AnswersById],
     language: str | None,
     environment: Mapping[str, str],
+    pool: tuple[int, dict[str, float]],
 ) -> Iterator[pa.Table]:
     """The answers to each chunk, as they come."""
     import ray
 
-    num_actors, resources = actor_pool(num_chunks=len(chunks))
+    num_actors, resources = pool
     watching = witness.start()
     # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
     # actors would hold it, and both would wait for ever.
@@ -185,6 +188,7 @@ class TranscribeUtterances:
         self._language, self._witness = language, watching
         with witness.telling(self._witness):
             self._transcriber = factory()
+        self._device = describe_device()
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Replace `samples` by `hypothesis`; it is empty where `error` says why the clip could not be used."""
@@ -195,10 +199,8 @@ class TranscribeUtterances:
         heard = [row for row in rows if row["error"] is None]
         if self._transcribe(rows[0]["chunk"], heard):
             self._transcribe_singly(heard)
-        ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
-        return pa.Table.from_pylist(
-            [{**row, "began_unix_s": began, "ended_unix_s": ended} for row in rows], _TRANSCRIBED_SCHEMA
-        )
+        times = {"began_unix_s": began, "ended_unix_s": time.time()}
+        return pa.Table.from_pylist([{**row, **times, "device": self._device} for row in rows], _TRANSCRIBED_SCHEMA)
 
     def _transcribe_singly(self, rows: Sequence[dict[str, Any]]) -> None:
         """Leave out those that cannot be transcribed.
@@ -281,6 +283,7 @@ _TRANSCRIBED_SCHEMA = pa.schema(
         ("latency_s", pa.float64()),
         ("began_unix_s", pa.float64()),  # of the chunk
         ("ended_unix_s", pa.float64()),
+        ("device", pa.string()),  # that it was transcribed on
     ]
 )
 

@@ -97,11 +97,13 @@ def _run_of_model(metrics: Mapping[str, Any], uri: str) -> str | None:
 def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """What one compares between runs; the whole is in metrics.json."""
     split = metrics["split"]
-    for name in ("wer", "cer", "num_utterances", "num_failed", "rtfx"):
+    for name in ("wer", "cer", "num_utterances", "num_failed"):
         yield f"{split}/{name}", metrics[name]
     yield f"{split}/wer_low", metrics["wer_interval"][0]
     yield f"{split}/wer_high", metrics["wer_interval"][1]
-    yield f"{split}/latency_p95_s", metrics["latency_s"]["p95"]
+    if metrics["rtfx"] is not None:  # a file of hypotheses has no speed
+        yield f"{split}/rtfx", metrics["rtfx"]
+        yield f"{split}/latency_p95_s", metrics["latency_s"]["p95"]
     for name in ("num_hallucinated", "words_per_minute", "num_repetitions", "num_empty"):
         yield f"{split}/{name}", metrics["hallucination"][name]
     for name, score in metrics["scores"].items():
