@@ -269,10 +269,17 @@
   }
 
   function address(number) {
-    if (soundFolder) return `${soundFolder}/${String(number).padStart(5, "0")}.flac`;
+    if (soundFolder) return beside(`${soundFolder}/${String(number).padStart(5, "0")}.flac`);
     sounds ??= JSON.parse(byId("sounds").textContent);
     const bytes = Uint8Array.from(atob(sounds[number]), character => character.charCodeAt(0));
     return URL.createObjectURL(new Blob([bytes], { type: "audio/flac" }));
+  }
+
+  // MLflow shows the page as a blob, which has no folder beside it: its server has what was stored with the run.
+  function beside(file) {
+    const { stored } = document.documentElement.dataset;
+    if (!stored || location.protocol !== "blob:") return file;
+    return `${new URL(location.pathname).origin}/get-artifact?${stored}${file}`;
   }
 
   function mark(isPlaying) {
