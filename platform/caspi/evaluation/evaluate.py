@@ -43,6 +43,7 @@ def evaluate(
     lenient: bool = False,
     overwrite: bool = False,
     with_rejected: bool = False,
+    sources: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Transcribe a split and write `metrics.json`, `utterances.parquet` and `report.html`. Returns the metrics.
@@ -60,6 +61,7 @@ def evaluate(
         lenient: add scores that forgive how numbers and vowel letters are written.
         overwrite: begin anew: replace whatever evaluation `output` holds, and ask again what was asked already.
         with_rejected: count what preparing refused among the clips that could not be used, with its reasons.
+        sources: what the recipe says of the corpus' sources, where each is in it whole and as it was written.
         on_progress: called with the utterances done and those in all.
 
     Raises:
@@ -128,6 +130,7 @@ def evaluate(
                 "corpus": corpus.location,
                 "corpus_fingerprint": corpus.fingerprint,
                 "limit": limit,
+                "sources": None if limit else sources,
                 "versions": request["versions"],
             }
             _leave_out_what_is_not_ours(metrics)

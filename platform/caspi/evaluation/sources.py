@@ -45,7 +45,17 @@ def evaluate_source(
     folder = output / "corpus" / name
     prepare_it = recipe.model_copy(update={"data": data})
     corpus = prepare(prepare_it, folder, on_progress=on_preparation, update=(folder / "manifest.json").exists())
-    return evaluate(model, corpus, output=output, split="test", limits=recipe.inference, with_rejected=True, **options)
+    sources = {str(source.name): source.model_dump(mode="json", exclude_none=True) for source in data.sources}
+    return evaluate(
+        model,
+        corpus,
+        output=output,
+        split="test",
+        limits=recipe.inference,
+        with_rejected=True,
+        sources=sources,
+        **options,
+    )
 
 
 def as_test_set(data: Data, name: str) -> Data:
