@@ -268,6 +268,15 @@ def test_systems_of_three_kinds_are_evaluated_and_compared(corpus: Corpus, tiny_
     assert from_folders.summary["pairs"][0]["wer_difference"] == comparison.summary["pairs"][1]["wer_difference"]
 
 
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_half_a_letter_is_no_reason_to_lose_an_evaluation(corpus: Corpus, tmp_path: Path):
+    made = write_hypotheses(corpus, tmp_path / "made.jsonl", wrong=(0,))
+    path = tmp_path / "made.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("אחר", "\\ud83d"), encoding="utf-8")
+    evaluate(made, corpus, output=tmp_path / "out")
+    assert Results.read(tmp_path / "out").utterances["hypothesis"][0].as_py() == "?"
+
+
 def test_a_file_that_lacks_an_utterance_is_refused_before_anything_starts(corpus: Corpus, tmp_path: Path):
     made = write(tmp_path / "made.jsonl", '{"utterance_id": "utterance-99", "text": "x"}\n')
     with pytest.raises(RequestError, match="no line for 11 of 12 utterances"):

@@ -95,9 +95,9 @@ def in_words(wer: float) -> str:
     """An error rate as one would say it to somebody who does not know what WER is."""
     if wer == 0:
         return "Every word is right."
-    if wer >= 1:
-        return "There are more errors than words."
-    if wer >= 0.5:
+    if wer >= 0.95:
+        return f"There are {'more errors than' if wer > 1 else 'about as many errors as'} words."
+    if wer >= 0.35:
         return f"About {10 * wer:.0f} words in 10 are wrong, missing or added."
     return f"About one word in {1 / wer:,.0f} is wrong, missing or added."
 

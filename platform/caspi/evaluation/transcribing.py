@@ -244,8 +244,9 @@ class TranscribeUtterances:
             return FAILED, f"{type(error).__name__}: {error}"[:_MAX_DETAIL_CHARS]
         elapsed_s = time.perf_counter() - began
         for row, answer in zip(rows, answers, strict=True):
+            row["hypothesis"] = answer.text.encode("utf-8", "replace").decode()  # JSON may bring half a letter
             # One that does not say how long it took answered them all together.
-            row.update(hypothesis=answer.text, latency_s=elapsed_s if answer.latency_s is None else answer.latency_s)
+            row["latency_s"] = elapsed_s if answer.latency_s is None else answer.latency_s
         self._witness.end.remote(name)
         return None
 
