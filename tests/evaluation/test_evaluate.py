@@ -168,13 +168,16 @@ def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_ar
     assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
 
 
-def test_what_met_a_bad_moment_is_tried_again_by_the_next_command_and_then_never_more(tmp_path: Path):
+def test_what_met_a_bad_moment_is_tried_again_by_the_next_command_and_then_never_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 4)], [make_row(5)]])
     calls = tmp_path / "calls"
     calls.mkdir()
     failing, well = (functools.partial(Listener, calls, impossible=level) for level in (5, None))
     run = functools.partial(evaluate, "double", corpus, output=tmp_path / "out")
     assert run(factory=failing)["failed_by_reason"] == {"transcriber_failed": 1}
+    assert caplog.messages[-1].endswith("the same command tries them again")
     for call in calls.iterdir():
         call.unlink()
     assert run(factory=well)["num_failed"] == 0
@@ -182,6 +185,8 @@ def test_what_met_a_bad_moment_is_tried_again_by_the_next_command_and_then_never
 
     assert run(factory=failing, overwrite=True)["num_failed"] == 1
     assert run(factory=failing)["num_failed"] == 1
+    assert "1 transcriber_failed (RuntimeError: Kernel size" in caplog.text
+    assert caplog.messages[-1].endswith("--overwrite begins anew")
     assert run(factory=os.abort)["num_failed"] == 1, "the second failure stays"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caspi.evaluation import sound
-from caspi.evaluation.evaluate import reachable
+from caspi.evaluation.reaching import reachable
 from caspi.evaluation.report import write_report
 from caspi.tracking import log_evaluation, log_model_files, promote, record_evaluation
 from caspi.tracking.client import client

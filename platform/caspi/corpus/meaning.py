@@ -14,8 +14,8 @@ from caspi.corpus.format import LISTEN_S
 from caspi.corpus.ledger import LEDGER_SCHEMA
 from caspi.corpus.staging import Stage, read_arrow, write_arrow
 from caspi.evaluation import witness
-from caspi.evaluation.evaluate import reachable
 from caspi.evaluation.metrics import count_errors
+from caspi.evaluation.reaching import reachable
 from caspi.evaluation.systems import load_caspi
 from caspi.evaluation.transcribing import BatchTranscriber, actor_pool
 from caspi.recipe.data import Meaning

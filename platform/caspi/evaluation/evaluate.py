@@ -1,11 +1,10 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
-import contextlib
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caspi import ray_session, settings, text, tracking
+from caspi import ray_session, text
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
-from caspi.evaluation.hypotheses import fingerprint_model, open_hypotheses
+from caspi.evaluation.hypotheses import Hypotheses, fingerprint_model, open_hypotheses
+from caspi.evaluation.reaching import reachable
 from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.scoring import Row, score_rows, summarize
 from caspi.evaluation.systems import AnswersById, BatchTranscriber, load_caspi, open_system
-from caspi.evaluation.transcribing import transcribe_split
+from caspi.evaluation.transcribing import CRASHED, FAILED, transcribe_split
 from caspi.recipe.sections import Inference
-from caspi.tracking.model_uri import pin_version
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +95,7 @@ def evaluate(
             "versions": versions() if system.kind in ("caspi", "huggingface") else None,
         }
         with open_hypotheses(output, request, overwrite=overwrite) as kept:
-            if request["model_fingerprint"] == str(model) and (asked := kept.oldest()):
-                logger.warning(
-                    "%s is known by its name alone, which does not tell whether it is still the same: what it said "
-                    "since %s is used. --overwrite asks it anew",
-                    model, asked.strftime("%Y-%m-%d %H:%M UTC"),
-                )  # fmt: skip
+            _warn_of_old_answers(request, kept)
             rows, clips = transcribe_split(
                 corpus,
                 index,
@@ -112,6 +106,7 @@ def evaluate(
                 environment=found.environment,
                 on_progress=on_progress,
             )
+            _warn_of_losses([*rows, *clips])
             _add_places(rows, index)
             if with_rejected:
                 rows += _rejected(corpus)
@@ -130,7 +125,7 @@ def evaluate(
                 "corpus": corpus.location,
                 "corpus_fingerprint": corpus.fingerprint,
                 "limit": limit,
-                "sources": None if limit else sources,
+                "sources": sources if limit is None else None,
                 "versions": request["versions"],
             }
             _leave_out_what_is_not_ours(metrics)
@@ -140,30 +135,21 @@ def evaluate(
     return metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Reachable:
-    """A model as actors find it."""
-
-    model: str
-    """Its name; of `models:/NAME@alias` the version that the alias meant when it was looked up."""
-
-    files: str
-    """A folder, or the name where that is a Hub id."""
-
-    environment: Mapping[str, str]
-    """What actors need to know to find it in MLflow."""
+def _warn_of_old_answers(request: Mapping[str, Any], kept: Hypotheses) -> None:
+    if request["model_fingerprint"] == request["model"] and (asked := kept.oldest()):
+        logger.warning(
+            "%s is known by its name alone, which does not tell whether it is still the same: what it said since %s is "
+            "used. --overwrite asks it anew",
+            request["model"], asked.strftime("%Y-%m-%d %H:%M UTC"),
+        )  # fmt: skip
 
 
-@contextlib.contextmanager
-def reachable(model: str, *, needed: bool) -> Iterator[Reachable]:
-    """Look a model up once for all who load it. One in MLflow is within their reach until the block ends."""
-    if not needed or not tracking.is_uri(model):
-        yield Reachable(model, model, {})
-        return
-    with tracking.server() as uri:
-        pinned = pin_version(model, uri)
-        folder = tracking.resolve(pinned, uri=uri)  # fails here, once; on this machine the actors find it downloaded
-        yield Reachable(pinned, str(folder), {"MLFLOW_TRACKING_URI": uri, "CASPI_HOME": str(settings.read().home)})
+def _warn_of_losses(rows: Sequence[Row]) -> None:
+    lost = [row for row in rows if row["error"] in (CRASHED, FAILED)]
+    if lost:
+        again = [row for row in lost if not row["is_second_try"]]
+        advice = "the same command tries them again" if again else "--overwrite begins anew"
+        logger.warning("could not be transcribed, and is in no rate: %s; %s", _why(lost), advice)
 
 
 def _leave_out_what_is_not_ours(metrics: dict[str, Any]) -> None:
