@@ -22,8 +22,8 @@ _TIMEOUT_S = 60.0
 class Browser:
     """One tab."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: ClientConnection, profile: Path) -> None:
+        self._connection, self._profile = connection, profile
         self._numbers = itertools.count()
         self.problems: list[str] = []
         """Errors of the page's scripts, and what the browser refused."""
@@ -47,12 +47,18 @@ class Browser:
             self.problems.append(message["params"]["entry"]["text"])
         return message
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file and wait until it has loaded."""
+    @contextlib.contextmanager
+    def frame(self) -> Iterator["Browser"]:
+        """A frame of another origin within the page, as soon as there is one."""
+        with connect(_target(self._profile, "iframe"), max_size=None, open_timeout=_TIMEOUT_S) as connection:
+            yield Browser(connection, self._profile)
+
+    def open(self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file, or an address, and wait until it has loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[theme])
-        self.call("Page.navigate", url=page.absolute().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while self._receive().get("method") != "Page.loadEventFired":
             pass
 
@@ -93,15 +99,15 @@ def browser(profile: Path) -> Iterator[Browser]:
         [*command, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        with connect(_tab(profile), max_size=None, open_timeout=_TIMEOUT_S) as connection:
-            yield Browser(connection)
+        with connect(_target(profile, "page"), max_size=None, open_timeout=_TIMEOUT_S) as connection:
+            yield Browser(connection, profile)
     finally:
         process.terminate()
         process.wait(_TIMEOUT_S)
 
 
-def _tab(profile: Path) -> str:
-    """The address of the first tab, as soon as there is one."""
+def _target(profile: Path, kind: str) -> str:
+    """The address of the first `page`, which is a tab, or `iframe`, as soon as there is one."""
     import urllib.request
 
     deadline = time.monotonic() + _TIMEOUT_S
@@ -110,6 +116,6 @@ def _tab(profile: Path) -> str:
             port = (profile / "DevToolsActivePort").read_text().splitlines()[0]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=5) as answer:
                 tabs = json.load(answer)
-            return str(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
-        assert time.monotonic() < deadline, "Chromium did not start"
+            return str(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == kind))
+        assert time.monotonic() < deadline, f"Chromium shows no {kind}"
         time.sleep(0.1)

@@ -85,7 +85,7 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=folder, required=True, metavar="DIR", help="for metrics.json and the hypotheses"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation of something else there")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, whatever evaluation is there already")
     parser.add_argument("--limit", type=int, help="only so many utterances")
     parser.add_argument(
         "--lenient", action="store_true", help="add scores that forgive spelled numbers and vowel letters"
@@ -164,6 +164,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=folder, required=True, metavar="DIR", help="for comparison.json and the page")
     parser.add_argument("--corpus", help="what to evaluate models on that are no evaluations yet")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--overwrite", action="store_true", help="evaluate anew what was evaluated for it already")
     add_recipe_option(parser)
 
 
@@ -179,6 +180,7 @@ def compare(args: argparse.Namespace, *, on_progress: Callable[[int, int], None]
         corpus=args.corpus,
         split=args.split,
         limits=recipe.inference if recipe else None,
+        overwrite=args.overwrite,
         on_progress=on_progress,
     )
     print(describe(comparison))

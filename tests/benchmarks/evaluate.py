@@ -1,9 +1,12 @@
 """How fast `evaluate` is, against the bare model in a loop with the same batches, and against one clip at a time.
 
+The bare model runs twice: in one process with a thread for each core, and in as many processes of one thread as
+`evaluate` has actors. The first is what a script would do; the second has what `evaluate` has.
+
     python tests/benchmarks/evaluate.py --model runs/demo/run/model --corpus runs/demo/corpus --split train
 
-Rates are seconds of audio a second, of one run on one machine. Starting Ray and loading the model are not counted: they
-take the same for a minute of audio and for a day.
+Rates are seconds of audio a second of wall time, of one run on one machine. Starting Ray and loading the model are not
+counted: they take the same for a minute of audio and for a day.
 """
 
 import argparse
@@ -12,6 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +31,8 @@ from caspi.inference.transcriber import Transcriber
 
 # How much of the material is transcribed clip by clip.
 _ALONE_S = 60.0
+
+loaded: tuple[Transcriber, Sequence[Sequence[np.ndarray]]]
 
 
 def main() -> None:
@@ -43,21 +50,29 @@ def main() -> None:
     chunks = read_chunks(corpus, corpus.index(args.split).slice(0, args.limit))
     transcriber = Transcriber.load(args.model)
     alone = some_clips(chunks)
-    bare, one_by_one, whole = [], [], []
-    with ray_session.connect(), tempfile.TemporaryDirectory() as folder:
+    bare, many, one_by_one, whole = [], [], [], []
+    with (
+        ray_session.connect(),
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(args.cores, get_context("spawn"), load, (args.model, chunks)) as processes,
+    ):
         rate(transcriber, [alone])  # the first steps take longer
+        rate_of_many(processes, chunks)
         for number in range(args.repeats):  # by turns, so that all meet the same noise
             bare.append(rate(transcriber, chunks))
+            many.append(rate_of_many(processes, chunks))
             one_by_one.append(rate(transcriber, [[clip] for clip in alone]))
             metrics = evaluate(args.model, corpus, output=f"{folder}/{number}", split=args.split, limit=args.limit)
             whole.append(metrics["rtfx"])
-            print(f"  turn {number}: {bare[-1]:.0f}, {one_by_one[-1]:.0f}, {whole[-1]:.0f} x real time", flush=True)
-    seconds = sum(len(clip) for clips in chunks for clip in clips) / audio.SAMPLE_RATE
-    print(f"{sum(map(len, chunks))} clips, {seconds:.0f} s, {args.cores} cores, WER {metrics['wer']:.1%}")
-    show("bare model, the same batches", bare)
+            print(f"  turn {number}: {bare[-1]:.0f}, {many[-1]:.0f}, {one_by_one[-1]:.0f}, {whole[-1]:.0f}", flush=True)
+    print(f"{sum(map(len, chunks))} clips, {seconds_of(chunks):.0f} s, WER {metrics['wer']:.1%}")
+    print(f"`caspi evaluate` on {metrics['transcribed']['on']}")
+    show(f"bare model, {args.cores} threads", bare)
+    show(f"bare model, {args.cores} processes", many)
     show("one clip at a time", one_by_one)
     show("caspi evaluate", whole)
-    compare("evaluate / bare model", whole, bare, "0.9 wanted")
+    compare("evaluate / bare, threads", whole, bare, "0.9 wanted")
+    compare("evaluate / bare, processes", whole, many, "0.9 wanted")
     compare("evaluate / one clip at a time", whole, one_by_one, "4 wanted")
 
 
@@ -84,8 +99,30 @@ def rate(transcriber: Transcriber, chunks: Sequence[Sequence[np.ndarray]]) -> fl
     began = time.perf_counter()
     for clips in chunks:
         transcriber.transcribe_batch(clips, languages=["he"] * len(clips))
-    seconds = sum(len(clip) for clips in chunks for clip in clips) / audio.SAMPLE_RATE
-    return seconds / (time.perf_counter() - began)
+    return seconds_of(chunks) / (time.perf_counter() - began)
+
+
+def rate_of_many(processes: ProcessPoolExecutor, chunks: Sequence[Sequence[np.ndarray]]) -> float:
+    """Each process takes the next chunk, as an actor does."""
+    began = time.perf_counter()
+    list(processes.map(transcribe_chunk, range(len(chunks))))
+    return seconds_of(chunks) / (time.perf_counter() - began)
+
+
+def load(model: str, chunks: Sequence[Sequence[np.ndarray]]) -> None:
+    """In each of the processes."""
+    global loaded
+    torch.set_num_threads(1)
+    loaded = Transcriber.load(model), chunks
+
+
+def transcribe_chunk(number: int) -> None:
+    transcriber, chunks = loaded
+    transcriber.transcribe_batch(chunks[number], languages=["he"] * len(chunks[number]))
+
+
+def seconds_of(chunks: Sequence[Sequence[np.ndarray]]) -> float:
+    return sum(len(clip) for clips in chunks for clip in clips) / audio.SAMPLE_RATE
 
 
 def show(name: str, rates: Sequence[float]) -> None:

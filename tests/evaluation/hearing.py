@@ -23,11 +23,20 @@ def hear(texts: Sequence[tuple[str, str]], *, name: str = "runs/model", **column
             "latency_s": 0.25,
             "began_unix_s": 0.0,
             "ended_unix_s": 10.0,
+            "command_unix_s": 0.0,
+            "num_actors": 1,
+            "device": "a CPU, 1 thread",
             "error": None,
             **{column: values[place] for column, values in columns.items()},
         }
         for place, (said, heard) in enumerate(texts)
     ]
     score_rows(rows)
-    about = {"model": name, "system": {"name": name, "kind": "caspi"}, "split": "test", "corpus": None}
+    about = {
+        "model": name,
+        "system": {"name": name, "kind": "caspi"},
+        "split": "test",
+        "corpus": None,
+        "versions": None,
+    }
     return Results.of_rows({**summarize(rows, []), **about, "corpus_fingerprint": "0123abcd"}, rows)

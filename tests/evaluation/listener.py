@@ -19,10 +19,12 @@ from caspi.inference.transcription import Transcription
 
 
 class Listener:
-    """Takes its time, leaves a file for each call, and dies of one level."""
+    """Takes its time, leaves a file for each call, dies of one level and raises an error for another one."""
 
-    def __init__(self, calls: Path, *, seconds: float = 0.0, deadly: int | None = None) -> None:
-        self._calls, self._seconds, self._deadly = calls, seconds, deadly
+    def __init__(
+        self, calls: Path, *, seconds: float = 0.0, deadly: int | None = None, impossible: int | None = None
+    ) -> None:
+        self._calls, self._seconds, self._deadly, self._impossible = calls, seconds, deadly, impossible
 
     def transcribe_batch(
         self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
@@ -32,6 +34,8 @@ class Listener:
         levels = [round(float(clip.mean()) * 100) for clip in clips]
         if self._deadly in levels:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._impossible in levels:
+            raise RuntimeError("Kernel size can't be greater than actual input size")
         return [
             Transcription(f"המספר הוא {level}", "Hebrew", len(clip) / 16000)
             for level, clip in zip(levels, clips, strict=True)

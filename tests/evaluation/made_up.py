@@ -56,4 +56,7 @@ def _row(utterance_id: str, reference: str, hypothesis: str) -> dict[str, Any]:
         "latency_s": 0.1,
         "began_unix_s": 0.0,
         "ended_unix_s": 1.0,
+        "command_unix_s": 0.0,
+        "num_actors": 1,
+        "device": "a CPU, 1 thread",
     }

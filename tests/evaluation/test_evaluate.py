@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,25 @@ class HearsTheLevel:
         return {3: "המספר היה שלוש"}.get(number, f"המספר הוא {number}")
 
 
+class HearsNothingIn(HearsTheLevel):
+    """Raises an error for clips of one length in which nobody speaks."""
+
+    def __init__(self, seconds: float) -> None:
+        self._num_samples = round(seconds * 16000)
+
+    def transcribe_batch(
+        self, clips: Sequence[np.ndarray], *, languages: Sequence[str | None] | None = None
+    ) -> list[Transcription]:
+        if any(len(clip) == self._num_samples and abs(clip.mean()) < 0.005 for clip in clips):
+            raise RuntimeError("no")
+        return super().transcribe_batch(clips, languages=languages)
+
+
+class FailsAlways:
+    def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
+        raise ValueError("no kernel image is available")
+
+
 class Refuses:
     def transcribe_batch(self, clips: Any, *, languages: Any = None) -> list[Transcription]:
         raise RequestError("the endpoint knows no Hebrew")
@@ -57,6 +77,8 @@ def test_metrics_rows_and_report_are_written_and_agree(corpus: Corpus, tmp_path:
     assert list(metrics["slices"]["duration"]) == ["0-2 s", "2-5 s", "5-10 s", "10-20 s"]
     assert sum(part["num_utterances"] for part in metrics["slices"]["duration"].values()) == 11
     assert metrics["rtfx"] > 0
+    ((device, num_actors),) = (each.values() for each in metrics["transcribed"]["on"])
+    assert (device.endswith(("thread", "threads")), num_actors) == (True, 2)
     assert 0 < metrics["latency_s"]["p50"] <= metrics["latency_s"]["p95"]
     assert metrics["system"] == {"name": "double", "kind": "caspi"}
     assert metrics["hallucination"]["by_kind"]["noise"]["num_hallucinated"] == 12, "the double hears 0 in everything"
@@ -146,6 +168,83 @@ def test_a_clip_that_kills_whoever_transcribes_it_is_explained_and_all_others_ar
     assert metrics["failed_by_reason"] == {"transcriber_crashed": 1}
 
 
+def test_what_met_a_bad_moment_is_tried_again_by_the_next_command_and_then_never_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 4)], [make_row(5)]])
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    failing, well = (functools.partial(Listener, calls, impossible=level) for level in (5, None))
+    run = functools.partial(evaluate, "double", corpus, output=tmp_path / "out")
+    assert run(factory=failing)["failed_by_reason"] == {"transcriber_failed": 1}
+    assert caplog.messages[-1].endswith("the same command tries them again")
+    for call in calls.iterdir():
+        call.unlink()
+    assert run(factory=well)["num_failed"] == 0
+    assert len(list(calls.iterdir())) == 1, "only what failed is transcribed again"
+
+    assert run(factory=failing, overwrite=True)["num_failed"] == 1
+    assert run(factory=failing)["num_failed"] == 1
+    assert "1 transcriber_failed (RuntimeError: Kernel size" in caplog.text
+    assert caplog.messages[-1].endswith("--overwrite begins anew")
+    assert run(factory=os.abort)["num_failed"] == 1, "the second failure stays"
+
+
+def test_what_is_known_by_its_name_alone_may_have_changed_since_and_that_is_said(
+    corpus: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = functools.partial(evaluate, "owner/name", corpus, output=tmp_path)
+    run(factory=HearsTheLevel)
+    assert "known by its name alone" not in caplog.text
+    run(factory=os.abort)
+    assert "owner/name is known by its name alone" in caplog.text
+
+
+def test_a_part_of_the_split_does_not_take_the_place_of_all_of_it(corpus: Corpus, tmp_path: Path):
+    evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    with pytest.raises(ResultsError, match="limit None there, 5 here"):
+        evaluate("double", corpus, output=tmp_path, limit=5, factory=HearsTheLevel)
+    assert json.loads((tmp_path / "metrics.json").read_text())["num_utterances"] == 11
+
+
+def test_answers_by_another_version_of_transformers_are_not_taken_for_these(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    metrics = evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+    assert metrics["versions"].keys() == {"caspi", "transformers"}
+    newer = {**metrics["versions"], "transformers": "99"}
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "versions", lambda: newer)
+    with pytest.raises(ResultsError, match=r"versions .* there, .*'99'.* here"):
+        evaluate("double", corpus, output=tmp_path, factory=HearsTheLevel)
+
+
+def test_a_clip_that_a_model_cannot_take_is_explained_and_all_others_are_scored(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 9)], [make_row(5)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(Listener, tmp_path / "calls", impossible=5)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["num_utterances"], metrics["wer"]) == (7, 0.0)
+    assert metrics["failed_by_reason"] == {"transcriber_failed": 2}
+    row = pq.read_table(tmp_path / "out" / "utterances.parquet").to_pylist()[4]
+    assert row["error_detail"] == "RuntimeError: Kernel size can't be greater than actual input size"
+
+
+def test_a_clip_without_speech_that_cannot_be_transcribed_is_counted(tmp_path: Path):
+    corpus = write_corpus(tmp_path / "corpus", [[make_row(number) for number in range(1, 4)]])
+    (tmp_path / "calls").mkdir()
+    factory = functools.partial(HearsNothingIn, 3.0)
+    metrics = evaluate("double", corpus, output=tmp_path / "out", factory=factory)
+    assert (metrics["hallucination"]["num_failed"], metrics["hallucination"]["num_silent"]) == (5, 15)
+    assert {each["clip"].split("/")[-1] for each in metrics["hallucination"]["clips"]} == {"1s", "8s", "20s"}
+    assert "5 of the clips made for this could not be transcribed" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_model_that_fails_on_everything_is_an_error_and_blames_no_clip(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ModelError, match="fails on every clip, even on a second of noise: ValueError: no kernel image"):
+        evaluate("double", corpus, output=tmp_path / "out", factory=FailsAlways)
+    assert not list((tmp_path / "out" / "hypotheses").glob("*.arrow"))
+
+
 def test_a_model_that_is_not_there_is_said_in_a_line(corpus: Corpus, tmp_path: Path):
     with pytest.raises(ModelError, match=r"^\S+/nowhere: no such model; expected a folder"):
         evaluate(tmp_path / "nowhere", corpus, output=tmp_path / "out")
@@ -173,7 +272,9 @@ def test_what_a_transcriber_refuses_is_said_in_a_line(corpus: Corpus, tmp_path: 
 def test_a_split_of_broken_clips_is_an_error_and_not_a_perfect_score(tmp_path: Path, corpus: Corpus):
     table = pq.read_table(corpus.path / "utterances.parquet")
     pq.write_table(table.slice(5, 1), corpus.path / "utterances.parquet")
-    with pytest.raises(CorpusError, match="none of the 1 utterances of its test split can be decoded"):
+    with pytest.raises(
+        CorpusError, match=r"none of the 1 utterances of its test split could be used: 1 undecod.*_audio \("
+    ):
         evaluate("double", corpus.path, output=tmp_path / "out", factory=HearsTheLevel)
     assert not (tmp_path / "out" / "metrics.json").exists()
 

@@ -56,6 +56,7 @@ def test_words_are_counted_by_the_minute_and_by_the_kind_of_silence():
             "hypothesis": hypothesis,
             "duration_s": 30.0,
             "is_repetition": False,
+            "error": None,
             **more,
         }
 

@@ -32,6 +32,15 @@ def test_answers_are_found_by_the_same_request_alone(tmp_path: Path):
     assert json.loads((tmp_path / "hypotheses" / "request.json").read_text())["split"] == "train"
 
 
+def test_beginning_anew_forgets_the_answers_to_the_same_request_too(tmp_path: Path):
+    with open_hypotheses(tmp_path, REQUEST, overwrite=False) as kept:
+        assert kept.oldest() is None
+        kept.write("chunk", ANSWERS)
+        assert kept.oldest() is not None
+    with open_hypotheses(tmp_path, REQUEST, overwrite=True) as kept:
+        assert kept.read("chunk") is None
+
+
 def test_two_cannot_evaluate_into_one_folder(tmp_path: Path):
     (tmp_path / "hypotheses").mkdir()
     with (

@@ -65,7 +65,9 @@ def test_of_one_recording_no_interval_is_shown():
         (0.0, "Every word is right."),
         (0.0004, "About one word in 2,500 is wrong, missing or added."),
         (0.33, "About one word in 3 is wrong, missing or added."),
+        (0.4, "About 4 words in 10 are wrong, missing or added."),
         (0.71, "About 7 words in 10 are wrong, missing or added."),
+        (1.0, "There are about as many errors as words."),
         (2.47, "There are more errors than words."),
     ],
 )
@@ -210,6 +212,16 @@ def test_search_finds_words_however_they_are_written_and_ids(show: Open):
     assert search(tab, "u3") == ["u3"]
     assert search(tab, "...") == []
     assert tab.run("document.getElementById('status').textContent") == "0 of 9 utterances"
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("code", "said", "words"), [("yi", "אַ שיינער טאָג", "טאָג"), ("de", "Die Straße ist frei", "Straße")]
+)
+def test_words_that_are_copied_from_the_page_are_found(show: Open, code: str, said: str, words: str):
+    tab = show(hear([(said, said), ("123", "123")], language=[code, code]))
+    shown = tab.run("[...document.querySelectorAll('#rows .said')].map(each => each.textContent)")
+    assert search(tab, words) == search(tab, max(shown, key=len).split()[2 if code == "yi" else 1]) == ["u0"]
 
 
 @needs_chromium

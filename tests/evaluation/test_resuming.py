@@ -20,7 +20,7 @@ from tests.evaluation.conftest import make_row, write_corpus
 pytestmark = pytest.mark.timeout(900)  # whole commands, several in a test, on machines that may be busy
 
 _DEADLINE_S = 240
-_TIMED = {"transcribe_s", "rtfx", "latency_s"}
+_TIMED = {"transcribe_s", "rtfx", "latency_s", "transcribed"}
 
 
 @pytest.fixture(scope="module", params=[600, pytest.param(10_000, marks=pytest.mark.slow)])

@@ -14,6 +14,7 @@ from caspi.corpus.format import Corpus
 from caspi.errors import ModelError, RequestError, ServingError
 from caspi.evaluation import evaluate
 from caspi.evaluation.compare_systems import compare_systems, describe
+from caspi.evaluation.results import Results
 from caspi.evaluation.systems import open_system
 from tests.evaluation.endpoint_double import Answer, endpoint
 
@@ -260,8 +261,20 @@ def test_systems_of_three_kinds_are_evaluated_and_compared(corpus: Corpus, tiny_
     assert "endpoint against elsewhere: -20.00 points" in text
 
     evaluations = tmp_path / "out" / "evaluations"
+    metrics = [Results.read(evaluations / name).metrics for name in ("elsewhere", "endpoint", "noise")]
+    assert [metrics[0][name] for name in ("rtfx", "transcribe_s", "latency_s", "transcribed")] == [None] * 4
+    assert [each["transcribed"]["on"][0]["device"] is None for each in metrics[1:]] == [True, False]
     from_folders = compare_systems([str(evaluations / "elsewhere"), str(evaluations / "noise")], output=tmp_path / "2")
     assert from_folders.summary["pairs"][0]["wer_difference"] == comparison.summary["pairs"][1]["wer_difference"]
+
+
+@pytest.mark.usefixtures("ray_2_cpus")
+def test_half_a_letter_is_no_reason_to_lose_an_evaluation(corpus: Corpus, tmp_path: Path):
+    made = write_hypotheses(corpus, tmp_path / "made.jsonl", wrong=(0,))
+    path = tmp_path / "made.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("אחר", "\\ud83d"), encoding="utf-8")
+    evaluate(made, corpus, output=tmp_path / "out")
+    assert Results.read(tmp_path / "out").utterances["hypothesis"][0].as_py() == "?"
 
 
 def test_a_file_that_lacks_an_utterance_is_refused_before_anything_starts(corpus: Corpus, tmp_path: Path):

@@ -18,14 +18,14 @@ def judge_row(row: Row, filters: Filters) -> Verdict:
             return flag, "flagged by the source"
     if row.quality_score is not None and row.quality_score < filters.min_quality_score:
         return "low_quality_score", f"{row.quality_score:.3f} is below {filters.min_quality_score}"
-    if not row.segments and (not row.transcript or not row.transcript.strip()):
+    if not row.segments and (row.transcript is None or (filters.refuse_empty_text and not row.transcript.strip())):
         return "empty_text", "no transcript"
     return None
 
 
 def judge_text(text: str, language: str, duration_s: float, filters: Filters) -> Verdict:
     """What can be said of a normalized text and the length of its audio."""
-    if not any(character.isalnum() for character in text):
+    if filters.refuse_empty_text and not any(character.isalnum() for character in text):
         return "empty_text", f"no letter or digit in {text[:40]!r}"
     if duration_s < filters.min_duration_s:
         return "too_short", f"{duration_s:.2f} s is below {filters.min_duration_s} s"

@@ -14,8 +14,8 @@ from caspi.corpus.format import LISTEN_S
 from caspi.corpus.ledger import LEDGER_SCHEMA
 from caspi.corpus.staging import Stage, read_arrow, write_arrow
 from caspi.evaluation import witness
-from caspi.evaluation.evaluate import reachable
 from caspi.evaluation.metrics import count_errors
+from caspi.evaluation.reaching import reachable
 from caspi.evaluation.systems import load_caspi
 from caspi.evaluation.transcribing import BatchTranscriber, actor_pool
 from caspi.recipe.data import Meaning
@@ -43,8 +43,8 @@ def judge_chunks(
     assert meaning is not None, "the caller asks only where the recipe does"
     if not keys:
         return
-    with reachable(meaning.model, needed=factory is None) as (environment, _):
-        make = factory or functools.partial(load_caspi, meaning.model, recipe.inference)
+    with reachable(meaning.model, needed=factory is None) as found:
+        make = factory or functools.partial(load_caspi, found.model, recipe.inference)
         num_actors, resources = actor_pool(num_chunks=len(keys))
         watching = witness.start()
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(
@@ -53,7 +53,7 @@ def judge_chunks(
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
-            runtime_env={"env_vars": dict(environment)} if environment else None,
+            runtime_env={"env_vars": dict(found.environment)} if found.environment else None,
             **resources,
         )
         with witness.told(watching):

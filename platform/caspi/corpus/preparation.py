@@ -118,7 +118,9 @@ class Preparer:
                     segment_id, "bad_timestamps", span, segment.start_s, segment.end_s, segment.text,
                     example=partial(_encode_example, sound.audio, segment.start_s),
                 )  # fmt: skip
-            elif not segment.text.strip():  # alone, so that it does not vanish into a neighbour
+            elif (
+                self._data.filters.refuse_empty_text and not segment.text.strip()
+            ):  # alone, so that it does not vanish into a neighbour
                 yield Refusal(segment_id, "empty_text", "no transcript", segment.start_s, segment.end_s)
             else:
                 names[id(span.segments[0])] = segment_id

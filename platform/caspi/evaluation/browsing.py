@@ -22,7 +22,7 @@ def browse(systems: Mapping[str, Results], sound: Sound) -> dict[str, Any]:
     is written, empty where that is the same), `seconds`, `language` (a place in `languages`), `slices` (places in the
     names of all `groups`, one after another), `recording`, `speaker`, `snr_db`, `sound` (the number that its sound goes
     by, null without). For each system `heard` (scored), `answer` (as written, empty if the same), `operations` (see
-    `alignment`), `is_loop` and `error` (why it could not be used, else empty).
+    `alignment`), `is_loop` and `error` (why it could not be used, and what is known of that, else empty).
     """
     tables = [each.utterances.to_pylist() for each in systems.values()]
     if len(tables) > 1:
@@ -70,7 +70,7 @@ def _answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "answer": [_unless_same(row["hypothesis"], row["hypothesis_scored"]) for row in rows],
         "operations": ["" if row["error"] else each for row, each in zip(rows, aligned, strict=True)],
         "is_loop": [int(bool(row["is_repetition"])) for row in rows],
-        "error": [row["error"] or "" for row in rows],
+        "error": [": ".join(filter(None, (row["error"], row["error_detail"]))) for row in rows],
     }
 
 

@@ -23,6 +23,7 @@ def compare_systems(
     corpus: str | Path | None = None,
     split: str = "test",
     limits: Inference | None = None,
+    overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Compare what is named, as `SYSTEM` or `NAME=SYSTEM`, and write comparison.json, .parquet and .html.
@@ -32,6 +33,7 @@ def compare_systems(
             into OUTPUT/evaluations/NAME.
         corpus: what to evaluate them on.
         limits: batch size and length of answers, as in a recipe's `inference`.
+        overwrite: evaluate anew what OUTPUT/evaluations holds already, whatever it is of.
         on_progress: called with the utterances done and those in all, of each evaluation.
 
     Raises:
@@ -54,7 +56,9 @@ def compare_systems(
         if name in to_evaluate:
             assert corpus is not None
             folder = output / "evaluations" / _folder_name(name)
-            evaluate(system, corpus, output=folder, split=split, limits=limits, on_progress=on_progress)
+            evaluate(
+                system, corpus, output=folder, split=split, limits=limits, overwrite=overwrite, on_progress=on_progress
+            )
         results.append(Results.read(folder))
     comparison = compare(results, names)
     comparison.write(output)

@@ -1,23 +1,30 @@
 """`caspi evaluate`: transcribe a split, score it, and write what a person and a program want to know."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caspi import ray_session, settings, text, tracking
+from caspi import ray_session, text
 from caspi.corpus.format import Corpus
 from caspi.errors import CorpusError
-from caspi.evaluation.hypotheses import fingerprint_model, open_hypotheses
+from caspi.evaluation.hypotheses import Hypotheses, fingerprint_model, open_hypotheses
+from caspi.evaluation.reaching import reachable
 from caspi.evaluation.report import write_report
 from caspi.evaluation.results import Results
 from caspi.evaluation.scoring import Row, score_rows, summarize
-from caspi.evaluation.systems import AnswersById, BatchTranscriber, open_system
-from caspi.evaluation.transcribing import transcribe_split
+from caspi.evaluation.systems import AnswersById, BatchTranscriber, load_caspi, open_system
+from caspi.evaluation.transcribing import CRASHED, FAILED, transcribe_split
 from caspi.recipe.sections import Inference
+
+logger = logging.getLogger(__name__)
 
 Factory = Callable[[], BatchTranscriber | AnswersById]
 
@@ -35,13 +42,14 @@ def evaluate(
     lenient: bool = False,
     overwrite: bool = False,
     with_rejected: bool = False,
+    sources: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Transcribe a split and write `metrics.json`, `utterances.parquet` and `report.html`. Returns the metrics.
 
-    A clip that cannot be decoded is counted in `num_failed` and left out of the rates. Intervals resample recordings.
-    Hypotheses are kept in `OUTPUT/hypotheses` as they come: a call that was killed goes on when it is repeated, and one
-    that had come to its end only scores again.
+    A clip that cannot be decoded or transcribed is counted in `num_failed` and left out of the rates. Intervals
+    resample recordings. Hypotheses are kept in `OUTPUT/hypotheses` as they come: a call that was killed goes on when it
+    is repeated, and one that had come to its end only scores again.
 
     Args:
         model: a Caspi model, or anything else that `systems.open_system` opens.
@@ -50,15 +58,17 @@ def evaluate(
         limit: only the first so many utterances of the split.
         factory: makes the transcriber instead of what `model` names.
         lenient: add scores that forgive how numbers and vowel letters are written.
-        overwrite: replace an evaluation of something else that `output` holds.
+        overwrite: begin anew: replace whatever evaluation `output` holds, and ask again what was asked already.
         with_rejected: count what preparing refused among the clips that could not be used, with its reasons.
+        sources: what the recipe says of the corpus' sources, where each is in it whole and as it was written.
         on_progress: called with the utterances done and those in all.
 
     Raises:
         CorpusError: this is not a corpus, or the split holds nothing that can be scored.
         ModelError: this is not a model.
         RequestError: an endpoint does not answer, or a file of hypotheses lacks some.
-        ResultsError: `output` holds an evaluation of another model, corpus or setting.
+        ResultsError: `output` holds an evaluation of another model, corpus or setting, or by another version of Caspi
+            or transformers.
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     if language is not None:
@@ -70,16 +80,22 @@ def evaluate(
         assert isinstance(hypotheses, AnswersById)
         hypotheses.recall(index["utterance_id"].to_pylist())  # what is missing is known before Ray costs a minute
     output = Path(output).expanduser().absolute()
-    with ray_session.connect(), reachable(str(model), needed=factory is None) as (environment, located):
+    with ray_session.connect(), reachable(str(model), needed=factory is None) as found:
+        if system.kind == "caspi":
+            system = replace(system, load=functools.partial(load_caspi, found.model, limits or Inference()))
         request = {
-            "model": str(model),
-            "model_fingerprint": fingerprint_model(located),
+            "model": found.model,
+            "model_fingerprint": fingerprint_model(found.files),
             "corpus_fingerprint": corpus.fingerprint,
             "split": split,
             "language": language,
+            "limit": limit,
             "inference": (limits or Inference()).model_dump(),
+            # What an endpoint or a file says does not depend on what is installed here.
+            "versions": versions() if system.kind in ("caspi", "huggingface") else None,
         }
         with open_hypotheses(output, request, overwrite=overwrite) as kept:
+            _warn_of_old_answers(request, kept)
             rows, clips = transcribe_split(
                 corpus,
                 index,
@@ -87,50 +103,83 @@ def evaluate(
                 kept,
                 with_clips=system.kind != "file",
                 language=language,
-                environment=environment,
+                environment=found.environment,
                 on_progress=on_progress,
             )
+            _warn_of_losses([*rows, *clips])
             _add_places(rows, index)
             if with_rejected:
                 rows += _rejected(corpus)
             if all(row["error"] for row in rows):
                 raise CorpusError(
-                    f"{corpus.location}: none of the {len(rows)} utterances of its {split} split can be decoded"
+                    f"{corpus.location}: none of the {len(rows)} utterances of its {split} split could be used: "
+                    + _why(rows)
                 )
             score_rows(rows)
             score_rows(clips)
             metrics = summarize(rows, clips, with_lenient=lenient) | {
                 "split": split,
-                "model": str(model),
+                "model": found.model,
                 "model_fingerprint": request["model_fingerprint"],
                 "system": {"name": system.name, "kind": system.kind},
                 "corpus": corpus.location,
                 "corpus_fingerprint": corpus.fingerprint,
+                "limit": limit,
+                "sources": sources if limit is None else None,
+                "versions": request["versions"],
             }
+            _leave_out_what_is_not_ours(metrics)
             results = Results.of_rows(metrics, rows)
             write_report(output, results)
             results.write(output)
     return metrics
 
 
-@contextlib.contextmanager
-def reachable(model: str, *, needed: bool) -> Iterator[tuple[Mapping[str, str], str]]:
-    """What the actors need to know to find a model in MLflow: the address of a server that runs meanwhile.
+def _warn_of_old_answers(request: Mapping[str, Any], kept: Hypotheses) -> None:
+    if request["model_fingerprint"] == request["model"] and (asked := kept.oldest()):
+        logger.warning(
+            "%s is known by its name alone, which does not tell whether it is still the same: what it said since %s is "
+            "used. --overwrite asks it anew",
+            request["model"], asked.strftime("%Y-%m-%d %H:%M UTC"),
+        )  # fmt: skip
 
-    And where the model is: a folder, or its name where that is a Hub id.
-    """
-    if not needed or not tracking.is_uri(model):
-        yield {}, model
-        return
-    with tracking.server() as uri:
-        folder = tracking.resolve(model, uri=uri)  # fails here, once; on this machine the actors find it downloaded
-        yield {"MLFLOW_TRACKING_URI": uri, "CASPI_HOME": str(settings.read().home)}, str(folder)
+
+def _warn_of_losses(rows: Sequence[Row]) -> None:
+    lost = [row for row in rows if row["error"] in (CRASHED, FAILED)]
+    if lost:
+        again = [row for row in lost if not row["is_second_try"]]
+        advice = "the same command tries them again" if again else "--overwrite begins anew"
+        logger.warning("could not be transcribed, and is in no rate: %s; %s", _why(lost), advice)
+
+
+def _leave_out_what_is_not_ours(metrics: dict[str, Any]) -> None:
+    """An endpoint's device is not known; a file was only read, which is no speed."""
+    kind = metrics["system"]["kind"]
+    if kind == "endpoint":
+        for each in metrics["transcribed"]["on"]:
+            each["device"] = None
+    elif kind == "file":
+        metrics.update(dict.fromkeys(("rtfx", "transcribe_s", "latency_s", "transcribed")))
+
+
+def versions() -> dict[str, str]:
+    """Of the code that a model's answers depend on."""
+    return {name: metadata.version(name) for name in ("caspi", "transformers")}
 
 
 def _add_places(rows: list[Row], index: pa.Table) -> None:
     """What the index knows of each utterance beyond the answer. Rows are in its order."""
     for row, place in zip(rows, index.select(["shard", "row", "snr_db"]).to_pylist(), strict=True):
         row.update(place)
+
+
+def _why(rows: Sequence[Row]) -> str:
+    """Why rows could not be used: every reason with its count, and what is known of the first such row."""
+    details: dict[str, str] = {}
+    for row in rows:
+        details.setdefault(row["error"], row["error_detail"] or "")
+    counts = Counter(row["error"] for row in rows)
+    return "; ".join(f"{count} {reason} ({details[reason]})" for reason, count in counts.most_common())
 
 
 def _rejected(corpus: Corpus) -> list[Row]:
@@ -145,6 +194,7 @@ def _rejected(corpus: Corpus) -> list[Row]:
             "recording_id": refusal["recording_id"],
             "duration_s": None if refusal["start_s"] is None else refusal["end_s"] - refusal["start_s"],
             "error": refusal["reason"],
+            "error_detail": refusal["detail"],
         }
         for refusal in pq.read_table(corpus.file("rejected.parquet")).to_pylist()
     ]

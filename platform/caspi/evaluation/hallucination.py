@@ -65,7 +65,9 @@ def summarize(scored: Sequence[Mapping[str, Any]], clips: Sequence[Mapping[str, 
     Args:
         scored: rows of the test set, with `reference_scored`, `hypothesis_scored`, `duration_s` and `is_repetition`.
         clips: answers to `make_clips`, with `utterance_id`, `source` (the kind), `hypothesis_scored`, `duration_s`.
+            Those with an `error` could not be used, and are only counted.
     """
+    num_asked, clips = len(clips), [clip for clip in clips if not clip["error"]]
     unspoken = [row for row in scored if not row["reference_scored"]]
     kinds = {"empty_reference": unspoken}
     for clip in clips:
@@ -73,6 +75,7 @@ def summarize(scored: Sequence[Mapping[str, Any]], clips: Sequence[Mapping[str, 
     return {
         **_words_on_silence([*unspoken, *clips]),
         "by_kind": {kind: _words_on_silence(rows) for kind, rows in kinds.items() if rows},
+        "num_failed": num_asked - len(clips),
         "num_repetitions": sum(row["is_repetition"] for row in scored),
         "num_empty": sum(bool(row["reference_scored"]) and not row["hypothesis_scored"] for row in scored),
         "clips": [{"clip": clip["utterance_id"], "hypothesis": clip["hypothesis"]} for clip in clips],

@@ -6,6 +6,7 @@ OUTPUT/hypotheses/
 """
 
 import contextlib
+import datetime
 import hashlib
 import json
 import logging
@@ -55,6 +56,11 @@ class Hypotheses:
                 raise full_disk(error) from error
             raise
 
+    def oldest(self) -> datetime.datetime | None:
+        """When the first of the answers here was written; None where there are none."""
+        times = [path.stat().st_mtime for path in self.folder.glob("*.arrow")]
+        return datetime.datetime.fromtimestamp(min(times), datetime.UTC) if times else None
+
     def _path(self, chunk: str) -> Path:
         return self.folder / f"{chunk}.arrow"
 
@@ -62,6 +68,9 @@ class Hypotheses:
 @contextlib.contextmanager
 def open_hypotheses(output: Path, request: Mapping[str, Any], *, overwrite: bool) -> Iterator[Hypotheses]:
     """The answers that `output` holds to this request, perhaps none yet. Nobody else may work there meanwhile.
+
+    Args:
+        overwrite: begin anew, whatever `output` holds, answers to this very request among it.
 
     Raises:
         ResultsError: `output` holds an evaluation of something else, and `overwrite` is not set; or somebody else
@@ -76,7 +85,7 @@ def open_hypotheses(output: Path, request: Mapping[str, Any], *, overwrite: bool
                 f"{output}: holds another evaluation: {'; '.join(differing)}. "
                 "Choose another folder, or replace it with --overwrite"
             )
-        if differing:
+        if overwrite:
             # Answers last: until they are gone the request that stays with them is theirs.
             for path in (output / "metrics.json", output / "utterances.parquet", *folder.glob("*.arrow")):
                 path.unlink(missing_ok=True)

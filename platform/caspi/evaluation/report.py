@@ -15,6 +15,7 @@ from caspi import page
 from caspi.evaluation.alignment import Confusions, count_confusions, operations
 from caspi.evaluation.browsing import browse, to_json
 from caspi.evaluation.charts import Columns, draw_columns, rates_by_duration
+from caspi.evaluation.public_numbers import measured_row, published_on
 from caspi.evaluation.results import Results
 from caspi.evaluation.sound import Sound, collect_sound
 
@@ -62,6 +63,7 @@ def fill(template: str, systems: Mapping[str, Results], sound: Sound, **values: 
     script = (_TEMPLATES / "utterances.js").read_text(encoding="utf-8")
     table = browse(systems, sound)
     first = scored_rows(next(iter(systems.values())))
+    measured = measured_row(next(iter(systems.values())))
     return environment.get_template(template).render(
         policy=_policy(script),
         script=markupsafe.Markup(script),
@@ -71,6 +73,8 @@ def fill(template: str, systems: Mapping[str, Results], sound: Sound, **values: 
         is_audible=bool(sound.places),
         language=Counter(first["language"].to_pylist()).most_common(1)[0][0],
         by_duration=_draw_durations(systems, table),
+        measured=measured,
+        published=published_on(measured),
         **values,
     )
 
@@ -91,9 +95,9 @@ def in_words(wer: float) -> str:
     """An error rate as one would say it to somebody who does not know what WER is."""
     if wer == 0:
         return "Every word is right."
-    if wer >= 1:
-        return "There are more errors than words."
-    if wer >= 0.5:
+    if wer >= 0.95:
+        return f"There are {'more errors than' if wer > 1 else 'about as many errors as'} words."
+    if wer >= 0.35:
         return f"About {10 * wer:.0f} words in 10 are wrong, missing or added."
     return f"About one word in {1 / wer:,.0f} is wrong, missing or added."
 

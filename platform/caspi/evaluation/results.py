@@ -49,6 +49,7 @@ UTTERANCES_SCHEMA = pa.schema(
         ("shard", pa.string()),  # where its audio lies in the corpus; null where it is in none
         ("row", pa.int32()),
         ("error", pa.string()),  # why the clip could not be used; hypothesis, counts and slices are null then
+        ("error_detail", pa.string()),  # what is known of it beyond its name
     ]
 )
 

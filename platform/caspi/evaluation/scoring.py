@@ -6,6 +6,7 @@ Every figure is written with the name of the normalization that texts went throu
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ def summarize(rows: Sequence[Row], clips: Sequence[Row], *, with_lenient: bool =
     silent = [row for row in scored if not row["reference_scored"]]
     score = pool(counts, clusters=recordings)
     audio_s = sum(row["duration_s"] for row in scored)
-    transcribe_s = _busy_s({(row["began_unix_s"], row["ended_unix_s"]) for row in scored})
+    transcribed = [row for row in (*rows, *clips) if row.get("began_unix_s") is not None]
+    transcribe_s = _wall_s(transcribed)
+    heard_s = audio_s + sum(clip["duration_s"] for clip in clips if not clip["error"])
     return {
         **asdict(score),
         "num_recordings": len(set(recordings)),
@@ -78,7 +81,8 @@ def summarize(rows: Sequence[Row], clips: Sequence[Row], *, with_lenient: bool =
         "slices": slices.score_slices(counts, [row["slices"] for row in scored], recordings),
         "audio_s": audio_s,
         "transcribe_s": transcribe_s,
-        "rtfx": audio_s / max(transcribe_s, 1e-9),
+        "rtfx": heard_s / max(transcribe_s, 1e-9),
+        "transcribed": _describe_work(transcribed),
         "latency_s": _percentiles([row["latency_s"] for row in scored]),
         "test_set": {
             "fingerprint": fingerprint_test_set((row["utterance_id"], row["reference"]) for row in rows),
@@ -149,13 +153,31 @@ def _name_normalizer(rows: Iterable[Mapping[str, Any]], style: str) -> str:
     )
 
 
-def _busy_s(spans: Iterable[tuple[float, float]]) -> float:
-    """Seconds in which at least one model was at work: pauses between two runs of a command do not count."""
-    busy_s, until = 0.0, float("-inf")
-    for began, ended in sorted(spans):
-        busy_s += max(0.0, ended - max(began, until))
-        until = max(until, ended)
-    return busy_s
+def _wall_s(transcribed: Iterable[Row]) -> float:
+    """Seconds from the beginning of the first chunk to the end of the last, of each command that took part, summed.
+
+    So models that wait for audio count, and Ray's start, the first loading and pauses between commands do not.
+    """
+    spans: dict[float, tuple[float, float]] = {}
+    for row in transcribed:
+        began, ended = spans.get(row["command_unix_s"], (float("inf"), float("-inf")))
+        spans[row["command_unix_s"]] = min(began, row["began_unix_s"]), max(ended, row["ended_unix_s"])
+    return sum(ended - began for began, ended in spans.values())
+
+
+def _describe_work(transcribed: Sequence[Row]) -> dict[str, Any]:
+    """When clips were transcribed, in UTC, and on how many of which devices at once."""
+    began, ended = (
+        datetime.fromtimestamp(choose(row[column] for row in transcribed), UTC).isoformat(timespec="seconds")
+        for choose, column in ((min, "began_unix_s"), (max, "ended_unix_s"))
+    )
+    by_command = sorted({(row["command_unix_s"], row["device"], row["num_actors"]) for row in transcribed})
+    kinds = dict.fromkeys((device, num_actors) for _, device, num_actors in by_command)
+    return {
+        "began": began,
+        "ended": ended,
+        "on": [dict(zip(("device", "num_actors"), each, strict=True)) for each in kinds],
+    }
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from caspi.corpus.sources import name_sources
 from caspi.errors import RequestError
 from caspi.evaluation.evaluate import evaluate
 from caspi.recipe import Recipe
-from caspi.recipe.data import Data, Filters
+from caspi.recipe.data import Cutting, Data, Filters
 from caspi.recipe.sources import Source
 
 ALL = "all"
@@ -28,9 +28,10 @@ def evaluate_source(
 ) -> dict[str, Any]:
     """Judge a model on one of a recipe's sources, or of its evaluation sets, or on `all`. Returns the metrics.
 
-    The source is prepared into `OUTPUT/corpus/NAME`, all of it as the test split. No filter of the recipe drops
-    anything, but those by which the source itself says that a transcript is not one. What cannot be judged nevertheless
-    (damaged audio, no text) is counted in `num_failed`.
+    The source is prepared into `OUTPUT/corpus/NAME`, all of it as the test split: every row or segment as it is, empty
+    texts and repetitions among them, with all of its silence. No filter of the recipe drops anything, but those by
+    which the source itself says that a transcript is not one. What cannot be judged nevertheless (damaged audio, a row
+    without a transcript, an id that came before) is counted in `num_failed`.
 
     Args:
         on_preparation: called as chunks are prepared.
@@ -44,7 +45,17 @@ def evaluate_source(
     folder = output / "corpus" / name
     prepare_it = recipe.model_copy(update={"data": data})
     corpus = prepare(prepare_it, folder, on_progress=on_preparation, update=(folder / "manifest.json").exists())
-    return evaluate(model, corpus, output=output, split="test", limits=recipe.inference, with_rejected=True, **options)
+    sources = {str(source.name): source.model_dump(mode="json", exclude_none=True) for source in data.sources}
+    return evaluate(
+        model,
+        corpus,
+        output=output,
+        split="test",
+        limits=recipe.inference,
+        with_rejected=True,
+        sources=sources,
+        **options,
+    )
 
 
 def as_test_set(data: Data, name: str) -> Data:
@@ -65,6 +76,7 @@ def as_test_set(data: Data, name: str) -> Data:
             "evaluation_sets": None,
             "meaning": None,
             "transcripts": "as_written",
+            "cutting": Cutting(min_segment_s=0),
             "filters": Filters(
                 min_duration_s=0,
                 max_duration_s=1200,  # what Qwen3-ASR takes
@@ -75,6 +87,7 @@ def as_test_set(data: Data, name: str) -> Data:
                 min_script_share=0,
                 min_level_dbfs=-1000,
                 max_clipped_share=1,
+                refuse_empty_text=False,
                 refuse_duplicate_audio=False,
             ),
         }

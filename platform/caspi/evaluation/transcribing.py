@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caspi import audio
+from caspi.audio import nonspeech
 from caspi.corpus.format import Corpus, Utterance
-from caspi.errors import AudioError
+from caspi.errors import AudioError, CaspiError, ModelError
 from caspi.evaluation import witness
 from caspi.evaluation.hallucination import NUM_CLIPS, make_clips
 from caspi.evaluation.hypotheses import Hypotheses
 from caspi.evaluation.systems import AnswersById, BatchTranscriber
 from caspi.inference.transcription import Transcription
+from caspi.tracking.node import describe_device
 
 # An actor reserves less than a CPU, so that reading finds a place on every machine, even on one that has a single CPU.
 _ACTOR_CPUS = 0.75
@@ -33,7 +35,11 @@ _NO_PROGRESS_S = 6 * 3600
 CRASHED = "transcriber_crashed"
 """Why a clip could not be used: the processes that transcribed it died."""
 
+FAILED = "transcriber_failed"
+"""Why a clip could not be used: the model raised an error when it was given this clip alone."""
+
 _DEATHS_ALLOWED = 2  # one may be chance: a machine that was taken away
+_MAX_DETAIL_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,9 @@ def transcribe_split(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Transcribe utterances, and the clips without speech. What `kept` holds already is not transcribed again.
 
+    But for chunks with a clip that was left out because of the transcriber: it may have met a bad moment, a machine
+    without memory for instance, and gets a second command. The answers of the second one stay.
+
     Args:
         index: rows of the corpus' index, in shard order.
         factory: makes the transcriber, in each actor.
@@ -76,11 +85,14 @@ def transcribe_split(
         on_progress: called with the utterances done and those in all.
 
     Returns:
-        Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips.
+        Rows of the utterances in the order of the index, whichever actor was faster, and rows of the clips. Each says
+        when its chunk was transcribed, on which `device`, and by which command (`command_unix_s`, its beginning) with
+        how many actors.
     """
     of_split = plan_chunks(index)
     chunks = [*of_split, CLIPS_WITHOUT_SPEECH] if with_clips else of_split
-    tables = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
+    found = {chunk.name: table for chunk in chunks if (table := kept.read(chunk.name)) is not None}
+    tables = {name: table for name, table in found.items() if _is_settled(table)}
     missing = [chunk for chunk in chunks if chunk.name not in tables]
     reading = functools.partial(_read_chunk, corpus, _main_language(index))
 
@@ -90,8 +102,12 @@ def transcribe_split(
             on_progress(num_done, len(index))
 
     report()
-    for table in _transcribe(missing, reading, factory, language, environment or {}) if missing else ():
+    pool = actor_pool(num_chunks=len(missing))
+    stamp = {"command_unix_s": time.time(), "num_actors": pool[0]}
+    for table in _transcribe(missing, reading, factory, language, environment or {}, pool) if missing else ():
         name = table["chunk"][0].as_py()
+        for column, value in (*stamp.items(), ("is_second_try", name in found)):
+            table = table.append_column(column, pa.array([value] * len(table)))
         kept.write(name, table)  # at once: what is written here no kill can take
         tables[name] = table
         report()
@@ -100,17 +116,24 @@ def transcribe_split(
     return rows, tables[CLIPS_WITHOUT_SPEECH.name].to_pylist() if with_clips else []
 
 
+def _is_settled(table: pa.Table) -> bool:
+    """Whether the answers to a chunk are to stay."""
+    failed = pc.is_in(table["error"], pa.array([CRASHED, FAILED]))
+    return table["is_second_try"][0].as_py() or not pc.any(failed).as_py()
+
+
 def _transcribe(
     chunks: Sequence[Chunk],
     reading: Callable[[dict[str, np.ndarray]], pa.Table],
     factory: Callable[[], BatchTranscriber | AnswersById],
     language: str | None,
     environment: Mapping[str, str],
+    pool: tuple[int, dict[str, float]],
 ) -> Iterator[pa.Table]:
     """The answers to each chunk, as they come."""
     import ray
 
-    num_actors, resources = actor_pool(num_chunks=len(chunks))
+    num_actors, resources = pool
     watching = witness.start()
     # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
     # actors would hold it, and both would wait for ever.
@@ -154,8 +177,9 @@ def plan_chunks(index: pa.Table) -> list[Chunk]:
 class TranscribeUtterances:
     """A member of the actor pool: loads the model once, then turns decoded chunks into hypotheses.
 
-    Ray gives a chunk to another actor when one dies. Where two died of a chunk its clips are transcribed one by one,
-    and a clip that another two die of is left out as `transcriber_crashed`: it must not end what all others begin.
+    Ray gives a chunk to another actor when one dies. Where two died of a chunk, or the model raised an error, its clips
+    are transcribed one by one. One that another two die of is left out as `transcriber_crashed`, one that the model
+    raises an error for as `transcriber_failed`: neither must end what all others begin.
     """
 
     def __init__(
@@ -164,6 +188,7 @@ class TranscribeUtterances:
         self._language, self._witness = language, watching
         with witness.telling(self._witness):
             self._transcriber = factory()
+        self._device = describe_device()
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """Replace `samples` by `hypothesis`; it is empty where `error` says why the clip could not be used."""
@@ -172,28 +197,58 @@ class TranscribeUtterances:
         for row in rows:
             row.update(language=self._language or row["language"], hypothesis="")
         heard = [row for row in rows if row["error"] is None]
-        if not self._transcribe(rows[0]["chunk"], heard):
-            for row in heard:
-                if not self._transcribe(row["utterance_id"], [row]):
-                    row["error"] = CRASHED
-        ended = time.time()  # timed here, since reading and the model's loading are not part of its speed
-        return pa.Table.from_pylist(
-            [{**row, "began_unix_s": began, "ended_unix_s": ended} for row in rows], _TRANSCRIBED_SCHEMA
-        )
+        if self._transcribe(rows[0]["chunk"], heard):
+            self._transcribe_singly(heard)
+        times = {"began_unix_s": began, "ended_unix_s": time.time()}
+        return pa.Table.from_pylist([{**row, **times, "device": self._device} for row in rows], _TRANSCRIBED_SCHEMA)
 
-    def _transcribe(self, name: str, rows: Sequence[dict[str, Any]]) -> bool:
-        """Add the answers to rows; False, and nothing, if too many died of what goes by this name."""
-        if witness.deaths(self._witness, name) >= _DEATHS_ALLOWED:
-            return False
+    def _transcribe_singly(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Leave out those that cannot be transcribed.
+
+        Raises:
+            ModelError: the model transcribes nothing any more, whatever it is given.
+        """
+        for row in rows:
+            if problem := self._transcribe(row["utterance_id"], [row]):
+                row["error"], row["error_detail"] = problem
+        if rows and all(row["error"] == FAILED for row in rows):
+            # They may all be bad. But an error of CUDA stays, and would be blamed on every clip that is left.
+            with witness.telling(self._witness):
+                self._check_model(rows[0]["language"])
+
+    def _check_model(self, language: str) -> None:
+        assert not isinstance(self._transcriber, AnswersById), "a file raises nothing but what ends the evaluation"
+        second = nonspeech.at_level(nonspeech.pink(audio.SAMPLE_RATE, np.random.default_rng(0)), -30.0)
+        try:
+            self._transcriber.transcribe_batch([second], languages=[language])
+        except CaspiError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"the model fails on every clip, even on a second of noise: {type(error).__name__}: {error}"
+            ) from error
+
+    def _transcribe(self, name: str, rows: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
+        """Add the answers to rows. Where there are none, why: a reason, and what is known of it."""
+        num_deaths = witness.deaths(self._witness, name)
+        if num_deaths >= _DEATHS_ALLOWED:
+            return CRASHED, f"{num_deaths} processes died of it"
         began = time.perf_counter()
-        with witness.telling(self._witness):
-            answers = self._answer(rows) if rows else []
+        try:
+            with witness.telling(self._witness):
+                answers = self._answer(rows) if rows else []
+        except CaspiError:  # says by itself that there is no use in going on
+            raise
+        except Exception as error:  # what a model raises for a clip that it cannot take may be anything
+            self._witness.end.remote(name)
+            return FAILED, f"{type(error).__name__}: {error}"[:_MAX_DETAIL_CHARS]
         elapsed_s = time.perf_counter() - began
         for row, answer in zip(rows, answers, strict=True):
+            row["hypothesis"] = answer.text.encode("utf-8", "replace").decode()  # JSON may bring half a letter
             # One that does not say how long it took answered them all together.
-            row.update(hypothesis=answer.text, latency_s=elapsed_s if answer.latency_s is None else answer.latency_s)
+            row["latency_s"] = elapsed_s if answer.latency_s is None else answer.latency_s
         self._witness.end.remote(name)
-        return True
+        return None
 
     def _answer(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Transcription]:
         languages = [row["language"] for row in rows]
@@ -218,6 +273,7 @@ _READ_SCHEMA = pa.schema(
         ("recording_id", pa.string()),
         ("speaker_id", pa.string()),
         ("error", pa.string()),  # why the clip cannot be used, null if it can
+        ("error_detail", pa.string()),
         ("samples", pa.large_binary()),  # float32; null with an error
     ]
 )
@@ -228,6 +284,7 @@ _TRANSCRIBED_SCHEMA = pa.schema(
         ("latency_s", pa.float64()),
         ("began_unix_s", pa.float64()),  # of the chunk
         ("ended_unix_s", pa.float64()),
+        ("device", pa.string()),  # that it was transcribed on
     ]
 )
 
@@ -255,7 +312,7 @@ def _decode(utterance: Utterance) -> dict[str, Any]:
     try:
         decoded = audio.decode(utterance.audio, source=utterance.utterance_id)
     except AudioError as error:  # what one bad clip explains; anything else stops the evaluation
-        return {**row, "error": error.reason}
+        return {**row, "error": error.reason, "error_detail": str(error)}
     return {**row, "samples": decoded.samples.tobytes()}
 
 

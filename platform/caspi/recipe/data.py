@@ -102,6 +102,10 @@ class Filters(Section):
     min_speech_share: float = Field(0.0, ge=0, le=1)
     """Utterances with a smaller share of speech, by voice activity detection, are refused as `little_speech`."""
 
+    refuse_empty_text: bool = True
+    """Refuse an utterance whose text holds no letter and no digit as `empty_text`. False is for test sets: what a model
+    writes there is inserted. A row without any transcript is refused nevertheless."""
+
     refuse_duplicate_audio: bool = True
     """Refuse an utterance whose samples came before: `duplicate` with the same text, `duplicate_audio` with another."""
 

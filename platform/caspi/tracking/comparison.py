@@ -8,6 +8,7 @@ from caspi.evaluation.comparing import Comparison
 from caspi.tracking.client import client
 from caspi.tracking.evaluation import record
 from caspi.tracking.provenance import provenance
+from caspi.tracking.report_page import log_page
 from caspi.tracking.run import experiment_id, log_figures
 
 _EXPERIMENT = "caspi-comparisons"
@@ -27,8 +28,9 @@ def log_comparison(folder: str | Path, comparison: Comparison, *, uri: str) -> s
         experiment = experiment_id(mlflow, _EXPERIMENT)
         run_id = str(mlflow.create_run(experiment, run_name=" / ".join(comparison.names), tags=tags).info.run_id)
         log_figures(mlflow, run_id, _figures(summary))
-        for name in ("comparison.html", "comparison.json", "comparison.parquet"):
+        for name in ("comparison.json", "comparison.parquet"):
             mlflow.log_artifact(run_id, str(Path(folder) / name))
+        log_page(mlflow, run_id, Path(folder) / "comparison.html")
         mlflow.set_terminated(run_id)
     return run_id
 

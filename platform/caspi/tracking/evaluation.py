@@ -12,6 +12,7 @@ from caspi.tracking.client import client
 from caspi.tracking.model_uri import is_uri, run_and_path
 from caspi.tracking.provenance import provenance
 from caspi.tracking.registry import DIGEST_TAG
+from caspi.tracking.report_page import log_page
 from caspi.tracking.run import experiment_id, log_figures
 from caspi.tracking.server import server
 
@@ -24,8 +25,8 @@ _EXPERIMENT = "caspi-evaluations"
 def log_evaluation(folder: str | Path, *, uri: str) -> str:
     """Store what `caspi evaluate` wrote with the run that made the model, else with a new one. Returns the run's id.
 
-    Figures become metrics `SPLIT/...`; the files lie in `evaluation/SPLIT-...`, a folder for each test set. Sound that
-    did not fit into report.html stays where it is.
+    Figures become metrics `SPLIT/...`; the files lie in `evaluation/SPLIT-...`, a folder for each test set, and with
+    them the sound that did not fit into report.html.
 
     Raises:
         ResultsError: the folder holds no evaluation.
@@ -50,9 +51,10 @@ def store_evaluation(mlflow: Any, run_id: str, folder: Path, metrics: Mapping[st
     """Log the figures and the files to a run. Returns the artifact path of the folder. For within `client`."""
     log_figures(mlflow, run_id, _figures(metrics))
     place = place_of(metrics)
-    for name in ("metrics.json", "utterances.parquet", "report.html"):
-        if (folder / name).is_file():
-            mlflow.log_artifact(run_id, str(folder / name), place)
+    for name in ("metrics.json", "utterances.parquet"):
+        mlflow.log_artifact(run_id, str(folder / name), place)
+    if (folder / "report.html").is_file():
+        log_page(mlflow, run_id, folder / "report.html", place)
     return place
 
 
@@ -97,12 +99,14 @@ def _run_of_model(metrics: Mapping[str, Any], uri: str) -> str | None:
 def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """What one compares between runs; the whole is in metrics.json."""
     split = metrics["split"]
-    for name in ("wer", "cer", "num_utterances", "num_failed", "rtfx"):
+    for name in ("wer", "cer", "num_utterances", "num_failed"):
         yield f"{split}/{name}", metrics[name]
     if metrics["wer_interval"] is not None:  # null: all of one recording
         yield f"{split}/wer_low", metrics["wer_interval"][0]
         yield f"{split}/wer_high", metrics["wer_interval"][1]
-    yield f"{split}/latency_p95_s", metrics["latency_s"]["p95"]
+    if metrics["rtfx"] is not None:  # a file of hypotheses has no speed
+        yield f"{split}/rtfx", metrics["rtfx"]
+        yield f"{split}/latency_p95_s", metrics["latency_s"]["p95"]
     for name in ("num_hallucinated", "words_per_minute", "num_repetitions", "num_empty"):
         yield f"{split}/{name}", metrics["hallucination"][name]
     for name, score in metrics["scores"].items():

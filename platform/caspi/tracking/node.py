@@ -62,6 +62,15 @@ def hardware() -> dict[str, str]:
     return tags
 
 
+def describe_device() -> str:
+    """What a model in this process computes on: the GPU's name, or the CPU's and how many threads torch takes of it."""
+    torch = sys.modules.get("torch")  # whoever has not imported it computes without
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    num_threads = torch.get_num_threads() if torch is not None else 1
+    return f"{_cpu_name()}, {num_threads} thread{'s' if num_threads > 1 else ''}"
+
+
 def _monitors() -> list[Callable[[], Any]]:
     import ray  # noqa: F401, puts its psutil on the path
 

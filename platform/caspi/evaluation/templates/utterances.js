@@ -20,7 +20,11 @@
   const numWords = all(row => (rows.said[row] ? rows.said[row].split(" ").length : 0));
   const errors = systems.map(system => system.operations.map(each => each.replaceAll("=", "").length));
   const change = all(row => most(errors.map(each => each[row])) - Math.min(...errors.map(each => each[row])));
-  const texts = all(row => [rows.said[row], ...systems.map(system => system.heard[row])].join("\n"));
+  // As texts are scored, whatever the language: without marks and quotes, case folded, punctuation as space. So a
+  // pointed word is found too, and one that is copied from the page.
+  const plain = text => text.normalize("NFKC").toUpperCase().toLowerCase()
+    .replace(/[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"'׳״’”“‘`]/g, "").replace(/[\p{P}\p{S}\s]+/gu, " ").trim();
+  const texts = all(row => [rows.said[row], ...systems.map(system => system.heard[row])].map(plain).join("\n"));
   const ids = all(row => `${rows.id[row]} ${rows.speaker[row] ?? ""}`.toLowerCase());
 
   const alone = system => row => errors.every((each, other) => other === system || errors[system][row] < each[row]);
@@ -74,10 +78,6 @@
       header.closest("th").setAttribute("aria-sort", state);
     }
   }
-
-  // As texts are scored: without marks and quotes, punctuation as space. So a pointed word is found too.
-  const plain = text => text.normalize("NFKC").toLowerCase()
-    .replace(/[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"'׳״’”“‘`]/g, "").replace(/[\p{P}\p{S}\s]+/gu, " ").trim();
 
   function filter() {
     const words = plain(search.value);
@@ -269,10 +269,17 @@
   }
 
   function address(number) {
-    if (soundFolder) return `${soundFolder}/${String(number).padStart(5, "0")}.flac`;
+    if (soundFolder) return beside(`${soundFolder}/${String(number).padStart(5, "0")}.flac`);
     sounds ??= JSON.parse(byId("sounds").textContent);
     const bytes = Uint8Array.from(atob(sounds[number]), character => character.charCodeAt(0));
     return URL.createObjectURL(new Blob([bytes], { type: "audio/flac" }));
+  }
+
+  // MLflow shows the page as a blob, which has no folder beside it: its server has what was stored with the run.
+  function beside(file) {
+    const { stored } = document.documentElement.dataset;
+    if (!stored || location.protocol !== "blob:") return file;
+    return `${new URL(location.pathname).origin}/get-artifact?${stored}${file}`;
   }
 
   function mark(isPlaying) {
