@@ -1,6 +1,6 @@
 """The server that one writes first: FastAPI around `generate`, one request at a time.
 
-python -m tests.benchmarks.obvious_server MODEL PORT
+python -m tests.benchmarks.obvious_server MODEL PORT DTYPE
 """
 
 import io
@@ -17,10 +17,10 @@ from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from tests.benchmarks.serving_material import NUM_TOKENS
 
 
-def build_app(folder: str) -> FastAPI:
+def build_app(folder: str, dtype: torch.dtype) -> FastAPI:
     app = FastAPI()
     processor = Qwen3ASRProcessor.from_pretrained(folder)
-    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
     head = torch.tensor([processor.tokenizer.encode("language Hebrew<asr_text>")])  # the processor knows no Hebrew
     one_at_a_time = threading.Lock()
 
@@ -30,6 +30,7 @@ def build_app(folder: str) -> FastAPI:
         inputs = processor.apply_transcription_request(samples)
         inputs["input_ids"] = torch.cat([inputs["input_ids"], head], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs["input_features"] = inputs["input_features"].to(dtype)
         with one_at_a_time, torch.inference_mode():
             ids = model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False)
         text = processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
@@ -39,4 +40,5 @@ def build_app(folder: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(build_app(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    _, model, port, dtype = sys.argv
+    uvicorn.run(build_app(model, getattr(torch, dtype)), host="127.0.0.1", port=int(port), log_level="warning")

@@ -1,14 +1,16 @@
 """Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
 
     python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
-        [--millions 20] [--clients 1 4 16] [--seconds 6] [--copies 1] [--hour]
+        [--millions 20] [--precisions fp32] [--clients 1 4 16] [--seconds 6] [--copies 1] [--hour]
 
 Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
 own share of a core is in the last column: it is taken from the server's machine.
 
+All servers have the weights in the same precision, one after the other where several are named.
 `--copies` is how many replicas of the model share the cores at Caspi.
-`--hour` then sends Caspi one recording of an hour, and compares with the bare engine on the same pieces of it.
+`--hour` then sends Caspi one recording of an hour, and compares with the model alone on the same pieces of it: by the
+bare engine, and by transformers' `generate` in batches of sixteen.
 """
 
 import argparse
@@ -24,16 +26,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 import numpy as np
+import torch
 
 from caspi.audio import SAMPLE_RATE, encode_flac
-from caspi.inference.answer import EXTRA_TOKENS
+from caspi.inference.answer import EXTRA_TOKENS, max_new_tokens
 from caspi.inference.cutting import Cutting
 from caspi.inference.engine import Clip, drain, open_engine
 from caspi.inference.long_form import cut
-from caspi.model import to_qwen
+from caspi.model import Loaded, load, log_mel, num_audio_tokens, to_qwen
 from caspi.recipe.sections import Inference
 from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
 from tests.speech import lay
@@ -48,11 +52,24 @@ HOUR_TIMEOUT_S = 900
 MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
 
 
-def recipe(copies: int) -> str:
-    return f"""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How servers are run."""
+
+    folder: Path  # of logs
+    precision: Literal["fp32", "bf16"]
+    copies: int
+    vllm_python: Path | None
+
+    @property
+    def recipe(self) -> str:
+        return f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
-serving: {{max_upload_mb: 200, replicas: {copies}}}
-inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}}}
+serving: {{max_upload_mb: 200, replicas: {self.copies}}}
+inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}, precision: {self.precision}}}
 """
 
 
@@ -82,22 +99,31 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def command(server: str, model: Path, port: int, vllm_python: Path | None, copies: int) -> list[str]:
+def command(server: str, model: Path, port: int, setting: Setting) -> list[str]:
     """What starts a server. All are told the same bound of tokens, by the request or here."""
+    dtype = DTYPES[setting.precision]
     match server:
         case "obvious":
-            return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port)]
+            return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port), dtype]
         case "caspi":
-            file = model.with_suffix(".yaml")
-            file.write_text(recipe(copies), encoding="utf-8")
+            file = setting.folder / "caspi.yaml"
+            file.write_text(setting.recipe, encoding="utf-8")
             options = ["--model", str(model), "--port", str(port), "--recipe", str(file)]
             return [sys.executable, "-m", "caspi", "serve", *options]
     # Without its caches: the clips come again and again, which recordings do not.
     options = (
-        "--dtype float32 --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
+        f"--dtype {dtype} --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
     )
     module = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "caspi"]
-    return [str(vllm_python), *module, "--port", str(port), *options.split(), "--limit-mm-per-prompt", '{"audio": 1}']
+    return [
+        str(setting.vllm_python),
+        *module,
+        "--port",
+        str(port),
+        *options.split(),
+        "--limit-mm-per-prompt",
+        '{"audio": 1}',
+    ]
 
 
 def environment(server: str, num_threads: int) -> dict[str, str]:
@@ -109,14 +135,15 @@ def environment(server: str, num_threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def running(server: str, model: Path, *, log: Path, vllm_python: Path | None = None, copies: int = 1) -> Iterator[str]:
+def running(server: str, model: Path, setting: Setting) -> Iterator[str]:
     """The server in a group of processes of its own, for as long as the block runs; yields its transcriptions' URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    log = setting.folder / f"{server}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(server, model, port, vllm_python, copies),
+            command(server, model, port, setting),
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(server, os.cpu_count() or 2),
@@ -212,16 +239,41 @@ def recorded(duration_s: float) -> np.ndarray:
     return lay(duration_s, *((start_s, start_s + 6.0) for start_s in np.arange(0.4, duration_s - 6.4, 6.8)))
 
 
-def bare_rtfx(model: Path, sound: np.ndarray) -> float:
-    """The engine alone, on the pieces that the endpoint cuts, all of them there, with the bounds that it has."""
-    engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S))
-    pieces = [
-        Clip.of(piece.samples, language="he") for piece in cut(sound, cutting=Cutting()) if piece.samples is not None
-    ]
+def engine_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf16"]) -> float:
+    """Seconds that the engine alone takes, all pieces there, with the bounds that it has at the endpoint."""
+    engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S, precision=precision))
     drain(engine, pieces[:40])
     began = time.perf_counter()
     drain(engine, pieces)
-    return len(sound) / SAMPLE_RATE / (time.perf_counter() - began)
+    return time.perf_counter() - began
+
+
+def generate_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf16"], *, size: int = 16) -> float:
+    """Seconds that transformers' own loop takes, in batches of pieces of similar length."""
+    loaded = load(model, device="cpu", dtype=getattr(torch, DTYPES[precision]))
+    ordered = sorted(pieces, key=lambda piece: piece.duration_s)
+    generate(loaded, ordered[:size])
+    began = time.perf_counter()
+    for first in range(0, len(ordered), size):
+        generate(loaded, ordered[first : first + size])
+    return time.perf_counter() - began
+
+
+@torch.inference_mode()
+def generate(loaded: Loaded, batch: Sequence[Clip]) -> None:
+    """What `generate` writes for a batch, each answer as long as the longest may be."""
+    features = log_mel([piece.samples for piece in batch])
+    prompts = [loaded.prompter.prompt(num_audio_tokens(len(piece.samples)), language="Hebrew") for piece in batch]
+    width = max(map(len, prompts))
+    limits = Inference(max_tokens_per_s=MAX_TOKENS_PER_S)
+    loaded.model.generate(
+        input_ids=torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts]),
+        attention_mask=torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
+        input_features=features.values.to(loaded.model.dtype),
+        input_features_mask=features.mask,
+        max_new_tokens=max(max_new_tokens(piece, limits) for piece in batch),
+        do_sample=False,
+    )
 
 
 def served_rtfx(url: str, sound: np.ndarray) -> tuple[float, float]:
@@ -237,6 +289,7 @@ def main() -> None:
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--vllm-python", type=Path, help="the interpreter of vLLM's environment; without it, no vLLM")
     parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=["fp32"], help="of the weights")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--copies", type=int, default=1, help="replicas of the model at Caspi")
@@ -246,24 +299,39 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server is stopped too
     folder = arguments.folder.absolute()
     model = build_model(folder / f"model-{arguments.millions}m", arguments.millions)
-    sounds, text = clips(64), expected_text(model)
     print(f"{arguments.millions} M parameters, clips of {CLIP_S} s, {NUM_TOKENS} tokens, {os.cpu_count()} cores")
-    for server in arguments.servers:
-        if server == "vllm" and arguments.vllm_python is None:
-            continue
-        bodies = [encode(clip, server) for clip in sounds]
-        given = in_original_layout(model) if server == "vllm" else model
-        vllm_python, log = arguments.vllm_python, folder / f"{server}.log"
-        with running(server, given, vllm_python=vllm_python, log=log, copies=arguments.copies) as url:
-            for num_clients in arguments.clients:
-                seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=arguments.seconds))
-                print(f"{server:8} {seen}", flush=True)
-    if arguments.hour:
-        sound = recorded(3600)
-        bare = bare_rtfx(model, sound)
-        with running("caspi", model, log=folder / "hour.log", copies=arguments.copies) as url:
-            served, covered_s = served_rtfx(url, sound)
-        print(f"an hour: {served:.0f} x real time, bare {bare:.0f}: {served / bare:.2f}; covered {covered_s} s")
+    servers = [each for each in arguments.servers if each != "vllm" or arguments.vllm_python is not None]
+    for precision in arguments.precisions:
+        setting = Setting(folder, precision, arguments.copies, arguments.vllm_python)
+        for server in servers:
+            compare_clients(server, model, setting, arguments.clients, arguments.seconds)
+        if arguments.hour:
+            compare_hour(model, setting)
+
+
+def compare_clients(server: str, model: Path, setting: Setting, clients: Sequence[int], duration_s: float) -> None:
+    """Print what so many clients see of a server, for each number of them."""
+    bodies, text = [encode(clip, server) for clip in clips(64)], expected_text(model)
+    with running(server, in_original_layout(model) if server == "vllm" else model, setting) as url:
+        for num_clients in clients:
+            seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=duration_s))
+            print(f"{setting.precision} {server:8} {seen}", flush=True)
+
+
+def compare_hour(model: Path, setting: Setting) -> None:
+    """Print how fast an hour is served, and how fast its pieces are transcribed by the model alone."""
+    sound = recorded(3600)
+    pieces = [
+        Clip.of(piece.samples, language="he") for piece in cut(sound, cutting=Cutting()) if piece.samples is not None
+    ]
+    length_s = len(sound) / SAMPLE_RATE
+    engine, batches = (length_s / run(model, pieces, setting.precision) for run in (engine_s, generate_s))
+    with running("caspi", model, setting) as url:
+        served, covered_s = served_rtfx(url, sound)
+    print(
+        f"{setting.precision} an hour: {served:.0f} x real time; generate in batches {batches:.0f}: "
+        f"{served / batches:.2f}; the bare engine {engine:.0f}: {served / engine:.2f}; covered {covered_s} s"
+    )
 
 
 if __name__ == "__main__":
