@@ -147,7 +147,8 @@ def _transcribe(
             fn_constructor_args=(factory, language, watching),
             batch_size=None,  # a block as it is: one chunk
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
+            # A pool that may shrink does so after ten seconds: beside what reads, it is above its share of the CPUs.
+            compute=ray.data.ActorPoolStrategy(size=num_actors),
             runtime_env={"env_vars": dict(environment)} if environment else None,
             **resources,
         )
