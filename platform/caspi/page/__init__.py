@@ -22,7 +22,7 @@ def environment(templates: Path) -> jinja2.Environment:
 
 def share(value: float) -> str:
     """`12.3%`; what is there but rounds to nothing is not called nothing."""
-    return f"{value:.1%}" if value >= 0.0005 or not value else "under 0.1%"
+    return f"{value:.1%}" if value >= 0.0005 or not value else "<0.1%"
 
 
 def number(value: float) -> str:
