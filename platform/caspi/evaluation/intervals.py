@@ -39,7 +39,7 @@ def difference_interval(
     None where nothing is known of the spread: with one cluster, with several of exactly the same rate, or where one has
     all the length. Where no cluster has any error both ends are 0: that is a system compared with itself.
 
-    It is the wider of two. In the bootstrap-t each replicate's distance from the rate is taken in units of that
+    It is what two of them cover. In the bootstrap-t each replicate's distance from the rate is taken in units of that
     replicate's own standard error: the usual percentiles of the replicates are too narrow for few clusters. A t
     interval about the jackknife's standard error, with the degrees of freedom of as many clusters as would weigh the
     same if they were equally long, sees what no replicate shows: that there are two clusters only, or that one of them

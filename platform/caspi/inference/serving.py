@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -26,6 +27,9 @@ from caspi.recipe.sections import Inference, Serving
 APPLICATION = "caspi"
 FOLLOW_EVERY_S = 5.0
 READY_TIMEOUT_S = 300.0
+
+# Below those that connections get by themselves: Ray makes many before its proxy listens.
+FREE_PORTS = range(20_000, 32_000)
 
 # The proxy's own deadline is the last resort: it answers without an OpenAI body, so ours has to come first.
 PROXY_GRACE_S = 10.0
@@ -227,15 +231,17 @@ def _last_lines(message: str, *, num_lines: int = 3) -> str:
 def _claim_port(host: str, port: int) -> int:
     """The port, or a free one for 0. Asked before anything starts: Ray's proxy would share a taken port silently."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just stopped is not in the way
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise RequestError(
-                f"cannot serve on {host}:{port}: {error.strerror}; stop what listens there, or choose another --port"
-            ) from error
-        return int(probe.getsockname()[1])
+    problem = ""
+    for candidate in [port] if port else random.SystemRandom().sample(FREE_PORTS, 50):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just stopped is not in the way
+            try:
+                probe.bind((host, candidate))
+            except OSError as error:
+                problem = error.strerror or str(error)
+            else:
+                return candidate
+    raise RequestError(f"cannot serve on {host}:{port}: {problem}; stop what listens there, or choose another --port")
 
 
 def _check_model(model: str | Path) -> str:

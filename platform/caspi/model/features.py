@@ -132,8 +132,7 @@ class Sound:
         device = self.signal.device
         hop = place + _on(device, _starts(_hops(self.num_samples)))[clip]
         windows = self.signal.unfold(0, WINDOW, HOP)[hop] * torch.hann_window(WINDOW, device=device)  # (F, WINDOW)
-        spectrum = torch.fft.rfft(windows)
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)  # (F, 1 + WINDOW / 2)
+        power = torch.fft.rfft(windows).abs().square()  # (F, 1 + WINDOW / 2)
         mel = torch.clamp(power @ _filters().to(device), min=1e-10).log10()
         loudest = mel.new_full((len(self.num_samples),), -torch.inf).scatter_reduce(0, clip, mel.amax(-1), "amax")
         return (torch.maximum(mel, loudest[clip].unsqueeze(-1) - 8.0) + 4.0) / 4.0
