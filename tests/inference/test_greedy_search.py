@@ -167,6 +167,20 @@ def test_half_precision_decodes_too(loaded: Loaded) -> None:
     half = Loaded(copy.deepcopy(loaded.model).bfloat16(), loaded.processor, loaded.prompter)
     engine = TransformersEngine(half, limits=Inference())
     assert len(drain(engine, clips)) == 3
+    positions = num_cache_positions(Inference())
+    for each in (mixed, engine):
+        assert cache_bytes(each) == positions * SlotCache.bytes_per_position(
+            loaded.model.config.text_config, torch.float32
+        )
+
+
+@pytest.mark.usefixtures("without_guard")
+def test_the_kernel_that_gpus_have_gives_the_same_tokens(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("row_attention", "decoder"):
+        monkeypatch.setattr(f"caspi.inference.{module}.keys_lie_across", lambda device: False)
+    ids = Ids(loaded)
+    drain(ids.engine, [Clip.of(clip) for clip in CLIPS])
+    assert ids.of(CLIPS) == [generate(loaded, clip) for clip in CLIPS]
 
 
 def test_an_unknown_language_is_refused_and_leaves_nothing_inside(loaded: Loaded) -> None:

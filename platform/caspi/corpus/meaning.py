@@ -45,16 +45,15 @@ def judge_chunks(
         return
     with reachable(meaning.model, needed=factory is None) as found:
         make = factory or functools.partial(load_caspi, found.model, recipe.inference)
-        num_actors, resources = actor_pool(num_chunks=len(keys))
+        _, pool = actor_pool(num_chunks=len(keys))
         watching = witness.start()
         judged = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=len(keys)).map_batches(
             _Judge,
             fn_constructor_args=(make, meaning, parts, watching),
             batch_size=1,
             batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
             runtime_env={"env_vars": dict(found.environment)} if found.environment else None,
-            **resources,
+            **pool,
         )
         with witness.told(watching):
             yield from judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -102,8 +102,8 @@ def transcribe_split(
             on_progress(num_done, len(index))
 
     report()
-    pool = actor_pool(num_chunks=len(missing))
-    stamp = {"command_unix_s": time.time(), "num_actors": pool[0]}
+    num_actors, pool = actor_pool(num_chunks=len(missing))
+    stamp = {"command_unix_s": time.time(), "num_actors": num_actors}
     for table in _transcribe(missing, reading, factory, language, environment or {}, pool) if missing else ():
         name = table["chunk"][0].as_py()
         for column, value in (*stamp.items(), ("is_second_try", name in found)):
@@ -128,12 +128,11 @@ def _transcribe(
     factory: Callable[[], BatchTranscriber | AnswersById],
     language: str | None,
     environment: Mapping[str, str],
-    pool: tuple[int, dict[str, float]],
+    pool: Mapping[str, Any],
 ) -> Iterator[pa.Table]:
     """The answers to each chunk, as they come."""
     import ray
 
-    num_actors, resources = pool
     watching = witness.start()
     # The chunks are listed here rather than by `read_parquet`, whose listing wants a whole CPU: on a small machine the
     # actors would hold it, and both would wait for ever.
@@ -147,10 +146,8 @@ def _transcribe(
             fn_constructor_args=(factory, language, watching),
             batch_size=None,  # a block as it is: one chunk
             batch_format="pyarrow",
-            # A pool that may shrink does so after ten seconds: beside what reads, it is above its share of the CPUs.
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
             runtime_env={"env_vars": dict(environment)} if environment else None,
-            **resources,
+            **pool,
         )
     )
     transcribed.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
@@ -338,11 +335,15 @@ def _main_language(index: pa.Table) -> str:
     return str(max(counts, key=lambda each: each["counts"])["values"])
 
 
-def actor_pool(*, num_chunks: int) -> tuple[int, dict[str, float]]:
-    """How many actors, and what each reserves: a GPU where there are some, else most of a CPU."""
+def actor_pool(*, num_chunks: int) -> tuple[int, dict[str, Any]]:
+    """How many actors, and what `map_batches` is told of them: each has a GPU where there are some, else most of a CPU.
+
+    A pool that may shrink does so after ten seconds: beside what reads, it is above its share of the CPUs.
+    """
     import ray
 
     cluster = ray.cluster_resources()
     kind = "GPU" if cluster.get("GPU", 0) >= 1 else "CPU"
     num_actors = max(1, min(int(cluster.get(kind, 1)), num_chunks))
-    return num_actors, {"num_cpus": _ACTOR_CPUS} | ({"num_gpus": 1} if kind == "GPU" else {})
+    pool = {"compute": ray.data.ActorPoolStrategy(size=num_actors), "num_cpus": _ACTOR_CPUS}
+    return num_actors, pool | ({"num_gpus": 1} if kind == "GPU" else {})
