@@ -1,9 +1,15 @@
 """An exception that comes from outside while audio is decoded or encoded, as Ctrl-C and Ray's cancelling do."""
 
+import gc
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+
+from caspi import audio
 
 _PROGRAM = """
 import io, signal, sys
@@ -60,3 +66,28 @@ def test_it_arrives_and_no_recording_is_blamed(container: str):
 def test_nothing_that_is_written_is_half_of_it():
     prepare, work = "whole = audio.encode_flac(samples)", "assert audio.encode_flac(samples) == whole"
     assert count_arrived(prepare=prepare, work=work) > 100
+
+
+def test_a_file_that_is_closed_when_it_comes_is_not_closed_again(monkeypatch: pytest.MonkeyPatch):
+    num_closed = 0
+
+    class Libsndfile:
+        """Like the real one, but an exception arrives as soon as a file is closed."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(libsndfile, name)
+
+        def sf_close(self, handle: Any) -> None:
+            nonlocal num_closed
+            num_closed += 1
+            if num_closed == 1:  # twice in earnest would end this interpreter
+                libsndfile.sf_close(handle)
+            raise KeyboardInterrupt
+
+    libsndfile = soundfile._snd
+    encoded = audio.encode_flac(np.zeros(8000, np.int16))
+    monkeypatch.setattr(soundfile, "_snd", Libsndfile())
+    with pytest.raises(KeyboardInterrupt):
+        audio.decode(encoded, source="whole")
+    gc.collect()
+    assert num_closed == 1

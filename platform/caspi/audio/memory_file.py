@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
-import soundfile
+
+from caspi.audio.sound_file import SoundFile
 
 
 @contextmanager
-def reading(encoded: bytes) -> Iterator[soundfile.SoundFile]:
+def reading(encoded: bytes) -> Iterator[SoundFile]:
     """What libsndfile finds in these bytes."""
     with _memory() as memory:
         memory.write(encoded)
         memory.flush()
         os.lseek(memory.fileno(), 0, os.SEEK_SET)
-        with soundfile.SoundFile(memory.fileno(), closefd=False) as file:
+        with SoundFile(memory.fileno(), closefd=False) as file:
             yield file
 
 
@@ -30,7 +31,7 @@ def written(samples: np.ndarray, sample_rate: int, **kind: Any) -> bytes:
     """A file of (num_samples,) or (num_samples, num_channels); `kind` as `soundfile.SoundFile` takes it."""
     num_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with _memory() as memory:
-        with soundfile.SoundFile(memory.fileno(), "w", sample_rate, num_channels, closefd=False, **kind) as file:
+        with SoundFile(memory.fileno(), "w", sample_rate, num_channels, closefd=False, **kind) as file:
             file.write(samples)
         memory.seek(0)
         return memory.read()

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
-import soundfile
 
 from caspi.audio import memory_file
 from caspi.audio.sniffing import Container
+from caspi.audio.sound_file import SoundFile
 from caspi.audio.stream import BLOCK_VALUES, Stream, as_file, mix
 
 # libsndfile's frame count for a FLAC stream that does not say its length.
@@ -32,12 +32,12 @@ def open_stream(encoded: bytes | mmap.mmap, container: Container) -> Iterator[St
         yield Stream(file.samplerate, codec, promised, tolerance, _blocks(file))
 
 
-def _opened(encoded: bytes | mmap.mmap) -> AbstractContextManager[soundfile.SoundFile]:
+def _opened(encoded: bytes | mmap.mmap) -> AbstractContextManager[SoundFile]:
     # A mapped file may be too large for a copy. Threads read those, in which no exception comes from outside.
-    return soundfile.SoundFile(as_file(encoded)) if isinstance(encoded, mmap.mmap) else memory_file.reading(encoded)
+    return SoundFile(as_file(encoded)) if isinstance(encoded, mmap.mmap) else memory_file.reading(encoded)
 
 
-def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+def _blocks(file: SoundFile) -> Iterator[np.ndarray]:
     # 16-bit samples come as they are: libsndfile's own conversion to float costs three times the reading of a WAV.
     dtype, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
     length = max(1, BLOCK_VALUES // file.channels)
@@ -50,7 +50,7 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
             return
 
 
-def _num_promised(file: soundfile.SoundFile, encoded: bytes | mmap.mmap) -> int | None:
+def _num_promised(file: SoundFile, encoded: bytes | mmap.mmap) -> int | None:
     if file.frames >= _UNKNOWN_LENGTH:
         return None
     # Without a Xing or Info header an MP3's length is an estimate from the bit rate, and promises nothing.
