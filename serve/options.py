@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from caspi.errors import RequestError, describe_invalid
+from caspi.recipe.sections import Precision
 from caspi.settings import Settings
 
 
@@ -86,7 +87,7 @@ class Options(BaseModel):
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Of the weights and of what is multiplied. `auto`: bf16 on a GPU, fp32 on a CPU."""
 
     batch_wait_s: float = Field(0.02, ge=0)

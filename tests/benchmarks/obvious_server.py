@@ -16,11 +16,13 @@ from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 
 from tests.benchmarks.serving_material import NUM_TOKENS
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def build_app(folder: str, dtype: torch.dtype) -> FastAPI:
     app = FastAPI()
     processor = Qwen3ASRProcessor.from_pretrained(folder)
-    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval().to(DEVICE)
     head = torch.tensor([processor.tokenizer.encode("language Hebrew<asr_text>")])  # the processor knows no Hebrew
     one_at_a_time = threading.Lock()
 
@@ -31,6 +33,7 @@ def build_app(folder: str, dtype: torch.dtype) -> FastAPI:
         inputs["input_ids"] = torch.cat([inputs["input_ids"], head], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         inputs["input_features"] = inputs["input_features"].to(dtype)
+        inputs = {name: values.to(DEVICE) for name, values in inputs.items()}
         with one_at_a_time, torch.inference_mode():
             ids = model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False)
         text = processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]

@@ -1,7 +1,7 @@
 """Caspi's endpoint beside the obvious server and vLLM's own: one model, the same clips, one machine.
 
     python -m tests.benchmarks.servers [--vllm-python FOLDER/bin/python] [--servers obvious vllm caspi]
-        [--millions 20] [--precisions fp32] [--clients 1 4 16] [--seconds 6] [--copies 1] [--hour]
+        [--size 20M] [--precisions fp32] [--clients 1 4 16] [--seconds 6] [--copies 1] [--hour]
 
 Each server runs alone and is stopped before the next one starts. A clip is 6.4 s of WAV and its answer 24 tokens, the
 same text from all; another text counts as an error. A client sends its next clip when it has its answer. The client's
@@ -9,6 +9,7 @@ own share of a core is in the last column: it is taken from the server's machine
 
 All servers have the weights in the same precision, one after the other where several are named.
 `--copies` is how many replicas of the model share the cores at Caspi.
+Where there is a GPU all use it: `--size 1.7B --precisions bf16 --clients 1 8 32 128 --max-batch-s 960`.
 `--hour` then sends Caspi one recording of an hour, and compares with the model alone on the same pieces of it: by the
 bare engine, and by transformers' `generate` in batches of sixteen.
 """
@@ -39,7 +40,8 @@ from caspi.inference.engine import Clip, drain, open_engine
 from caspi.inference.long_form import cut
 from caspi.model import Loaded, load, log_mel, num_audio_tokens, to_qwen
 from caspi.recipe.sections import Inference
-from tests.benchmarks.serving_material import CLIP_S, MODELS, NUM_TOKENS, build_model, clips, expected_text
+from tests.benchmarks.obvious_server import DEVICE
+from tests.benchmarks.serving_material import CLIP_S, NUM_TOKENS, SIZES, build_model, clips, expected_text
 from tests.speech import lay
 from tests.vllm.environment import ENVIRONMENT
 
@@ -48,6 +50,7 @@ BOUNDARY = "caspi-benchmark"
 START_TIMEOUT_S = 300
 ANSWER_TIMEOUT_S = 60
 HOUR_TIMEOUT_S = 900
+MAX_CLIENTS = 256
 
 MAX_TOKENS_PER_S = (NUM_TOKENS - EXTRA_TOKENS) / CLIP_S
 
@@ -62,14 +65,15 @@ class Setting:
     folder: Path  # of logs
     precision: Literal["fp32", "bf16"]
     copies: int
+    max_batch_s: float
     vllm_python: Path | None
 
     @property
     def recipe(self) -> str:
         return f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
-serving: {{max_upload_mb: 200, replicas: {self.copies}}}
-inference: {{max_tokens_per_s: {MAX_TOKENS_PER_S}, precision: {self.precision}}}
+serving: {{max_upload_mb: 200, max_in_flight: {MAX_CLIENTS}, replicas: {self.copies}}}
+inference: {{max_batch_s: {self.max_batch_s}, max_tokens_per_s: {MAX_TOKENS_PER_S}, precision: {self.precision}}}
 """
 
 
@@ -93,6 +97,10 @@ class Measured:
             f"p50 {1000 * p50:6.0f} ms  p95 {1000 * p95:6.0f} ms  {len(self.wrong)} errors  "
             f"client {100 * self.client_share:.0f}% of a core"
         )
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} cores"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -250,7 +258,7 @@ def engine_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf
 
 def generate_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf16"], *, size: int = 16) -> float:
     """Seconds that transformers' own loop takes, in batches of pieces of similar length."""
-    loaded = load(model, device="cpu", dtype=getattr(torch, DTYPES[precision]))
+    loaded = load(model, device=DEVICE, dtype=getattr(torch, DTYPES[precision]))
     ordered = sorted(pieces, key=lambda piece: piece.duration_s)
     generate(loaded, ordered[:size])
     began = time.perf_counter()
@@ -267,10 +275,12 @@ def generate(loaded: Loaded, batch: Sequence[Clip]) -> None:
     width = max(map(len, prompts))
     limits = Inference(max_tokens_per_s=MAX_TOKENS_PER_S)
     loaded.model.generate(
-        input_ids=torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts]),
-        attention_mask=torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
-        input_features=features.values.to(loaded.model.dtype),
-        input_features_mask=features.mask,
+        input_ids=torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=DEVICE),
+        attention_mask=torch.tensor(
+            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=DEVICE
+        ),
+        input_features=features.values.to(DEVICE, loaded.model.dtype),
+        input_features_mask=features.mask.to(DEVICE),
         max_new_tokens=max(max_new_tokens(piece, limits) for piece in batch),
         do_sample=False,
     )
@@ -288,21 +298,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--vllm-python", type=Path, help="the interpreter of vLLM's environment; without it, no vLLM")
-    parser.add_argument("--millions", type=int, choices=MODELS, default=20, help="parameters of the model")
+    parser.add_argument("--size", choices=SIZES, default="20M", help="of the model")
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=["fp32"], help="of the weights")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--copies", type=int, default=1, help="replicas of the model at Caspi")
+    parser.add_argument("--max-batch-s", type=float, default=120.0, help="audio that Caspi decodes together")
     parser.add_argument("--hour", action="store_true", help="a recording of an hour as well")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-servers"), help="for models and logs")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the server is stopped too
     folder = arguments.folder.absolute()
-    model = build_model(folder / f"model-{arguments.millions}m", arguments.millions)
-    print(f"{arguments.millions} M parameters, clips of {CLIP_S} s, {NUM_TOKENS} tokens, {os.cpu_count()} cores")
+    model = build_model(folder / f"model-{arguments.size}".lower(), arguments.size)
+    print(f"{arguments.size} on {device_name()}, clips of {CLIP_S} s, {NUM_TOKENS} tokens")
     servers = [each for each in arguments.servers if each != "vllm" or arguments.vllm_python is not None]
     for precision in arguments.precisions:
-        setting = Setting(folder, precision, arguments.copies, arguments.vllm_python)
+        setting = Setting(folder, precision, arguments.copies, arguments.max_batch_s, arguments.vllm_python)
         for server in servers:
             compare_clients(server, model, setting, arguments.clients, arguments.seconds)
         if arguments.hour:

@@ -16,16 +16,17 @@ import soundfile
 import torch
 
 from caspi.audio import SAMPLE_RATE
-from caspi.model import Loaded, build_toy, load_prompter
+from caspi.model import Loaded, build_toy, load_prompter, released
 from caspi.recipe.sections import Toy
+from tests.benchmarks import training_material
 from tests.speech import speak
 
 CLIP_S = 6.4
 NUM_TOKENS = 24
+LOUD = 30.0
 
-# Millions of parameters: the sizes.
-MODELS = {
-    20: Toy(
+_SMALL = {
+    "20M": Toy(
         vocabulary=1024,
         encoder_width=384,
         encoder_layers=4,
@@ -35,7 +36,7 @@ MODELS = {
         decoder_heads=6,
         conv_channels=64,
     ),
-    60: Toy(
+    "60M": Toy(
         vocabulary=1024,
         encoder_width=640,
         encoder_layers=4,
@@ -47,17 +48,24 @@ MODELS = {
     ),
 }
 
+SIZES = (*_SMALL, *released.SIZES)
 
-def build_model(folder: Path, millions: int) -> Path:
-    """Write a model of one of `MODELS` into a folder, unless it is there."""
+
+def build_model(folder: Path, size: str) -> Path:
+    """Write a model of one of `SIZES` with random weights into a folder, unless it is there."""
     if (folder / "config.json").exists():
         return folder
     words = [f"{first}{second}ה" for first in "אבגדהוזחט" for second in "יכלמנסעפצקרשת"]
-    model, processor = build_toy(MODELS[millions], texts=[" ".join(words)] * 50, language="Hebrew", seed=0)
+    texts = [" ".join(words)] * 50
+    if size in _SMALL:
+        model, processor = build_toy(_SMALL[size], texts=texts, language="Hebrew", seed=0)
+    else:
+        loaded = training_material.build(texts, size, tokenizer=None)
+        model, processor = loaded.model, loaded.processor
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     circle = _circle(processor.tokenizer)
     with torch.no_grad():
-        embedding.normal_(std=3.0)  # louder than what the layers add, so that the circle holds
+        embedding.normal_(std=LOUD)  # louder than what the layers add, so that the circle holds
         output = torch.zeros_like(embedding)
         output[circle[1:] + circle[:1]] = embedding[circle]
         output[circle[0]] += embedding[processor.tokenizer.convert_tokens_to_ids("<asr_text>")]

@@ -1,11 +1,11 @@
 """The type of a model's weights where it transcribes."""
 
-from typing import Literal
-
 import torch
 
+from caspi.recipe.sections import Precision
 
-def weight_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+
+def weight_type(precision: Precision, device: torch.device) -> torch.dtype:
     """What a recipe's `inference.precision` means on a device."""
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32

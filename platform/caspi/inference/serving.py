@@ -69,6 +69,7 @@ def endpoint(
         "replicas": serving.replicas,
         "batch_wait_s": serving.batch_wait_s,
         "request_timeout_s": serving.request_timeout_s,
+        "max_in_flight": serving.max_in_flight,
         "max_upload_mb": serving.max_upload_mb,
         "max_batch_s": inference.max_batch_s,
         "max_tokens_per_s": inference.max_tokens_per_s,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -26,7 +25,7 @@ from caspi.inference.precision import weight_type
 from caspi.inference.transcription import Transcription
 from caspi.model import Loaded, Prompter, load, log_mel, num_audio_tokens
 from caspi.model.audio_tokens import TOKENS_PER_CHUNK
-from caspi.recipe.sections import Inference
+from caspi.recipe.sections import Inference, Precision
 
 # What a clip of this length takes beside its audio and its answer (the frame of the prompt, the head of the answer) is
 # accounted for in the cache. Shorter clips fill it before they are `max_batch_s` seconds, longer ones never do.
@@ -127,9 +126,7 @@ class TransformersEngine:
         )
 
 
-def load_for_inference(
-    model: str | Path, *, device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "auto"
-) -> Loaded:
+def load_for_inference(model: str | Path, *, device: str | None = None, precision: Precision = "auto") -> Loaded:
     """A model folder, `models:/NAME@alias`, `runs:/ID/model` or a Hub id, on this machine's GPU if it has one.
 
     On a CPU the weights are packed, so the model cannot be trained or saved any more, and this process keeps what

@@ -10,6 +10,8 @@ from caspi.recipe.gate import Gate
 from caspi.recipe.learning import PARTS, Ema, GradientCheckpointing, Lora, Part, Rates
 from caspi.recipe.section import Section
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 # --- model ----------------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +230,7 @@ class Training(Section):
     seed: int = 42
     """Seed of the order, the augmentation and a fresh model's weights."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of forward and backward; weights and optimizer are fp32 always. `auto`: bf16 on GPUs that have it."""
 
     alignment_weight: float = Field(0.0, ge=0)
@@ -326,7 +328,7 @@ class Inference(Section):
     max_tokens_per_s: float = Field(12.0, gt=0)
     """Text tokens generated per second of audio before an answer is cut: a guard against endless repetition."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Of the weights and of what is multiplied. `auto`: bf16 on a GPU, fp32 on a CPU. CPUs with instructions for bf16
     (AVX512-BF16, AMX) are faster with it; others are slower."""
 
@@ -345,6 +347,9 @@ class Serving(Section):
 
     request_timeout_s: float = Field(120.0, gt=0)
     """Deadline of a request, queueing and retries included."""
+
+    max_in_flight: int = Field(64, ge=1)
+    """Requests that are worked on at once. The next is refused at once with 429 and told when to come again."""
 
     max_upload_mb: int = Field(25, ge=1)
     """Larger uploads are refused. OpenAI's limit."""
