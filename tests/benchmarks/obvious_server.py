@@ -14,9 +14,7 @@ import uvicorn
 from fastapi import FastAPI, File
 from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 
-from tests.benchmarks.serving_material import NUM_TOKENS
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from tests.benchmarks.serving_material import DEVICE, NUM_TOKENS
 
 
 def build_app(folder: str, dtype: torch.dtype) -> FastAPI:

@@ -19,7 +19,6 @@ import asyncio
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,21 +26,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import httpx2
 import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE, encode_flac
+from caspi.inference import serving
 from caspi.inference.answer import EXTRA_TOKENS, max_new_tokens
 from caspi.inference.cutting import Cutting
 from caspi.inference.engine import Clip, drain, open_engine
 from caspi.inference.long_form import cut
 from caspi.model import Loaded, load, log_mel, num_audio_tokens, to_qwen
 from caspi.recipe.sections import Inference
-from tests.benchmarks.obvious_server import DEVICE
-from tests.benchmarks.serving_material import CLIP_S, NUM_TOKENS, SIZES, build_model, clips, expected_text
+from tests.benchmarks.serving_material import CLIP_S, DEVICE, NUM_TOKENS, SIZES, build_model, clips, expected_text
 from tests.speech import lay
 from tests.vllm.environment import ENVIRONMENT
 
@@ -63,17 +61,20 @@ class Setting:
     """How servers are run."""
 
     folder: Path  # of logs
-    precision: Literal["fp32", "bf16"]
+    limits: Inference  # of Caspi and of its engine alone; all servers have its precision
     copies: int
-    max_batch_s: float
     vllm_python: Path | None
+
+    @property
+    def dtype(self) -> str:
+        return DTYPES[self.limits.precision]
 
     @property
     def recipe(self) -> str:
         return f"""
 data: {{language: he, sources: [{{kind: jsonl, path: none.jsonl}}]}}
 serving: {{max_upload_mb: 200, max_in_flight: {MAX_CLIENTS}, replicas: {self.copies}}}
-inference: {{max_batch_s: {self.max_batch_s}, max_tokens_per_s: {MAX_TOKENS_PER_S}, precision: {self.precision}}}
+inference: {self.limits.model_dump_json()}
 """
 
 
@@ -109,25 +110,24 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def command(server: str, model: Path, port: int, setting: Setting) -> list[str]:
     """What starts a server. All are told the same bound of tokens, by the request or here."""
-    dtype = DTYPES[setting.precision]
     match server:
         case "obvious":
-            return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port), dtype]
+            return [sys.executable, "-m", "tests.benchmarks.obvious_server", str(model), str(port), setting.dtype]
         case "caspi":
             file = setting.folder / "caspi.yaml"
             file.write_text(setting.recipe, encoding="utf-8")
             options = ["--model", str(model), "--port", str(port), "--recipe", str(file)]
             return [sys.executable, "-m", "caspi", "serve", *options]
     # Without its caches: the clips come again and again, which recordings do not.
-    options = (
-        f"--dtype {dtype} --max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
-    )
+    options = "--max-model-len 1024 --enforce-eager --no-enable-prefix-caching --mm-processor-cache-gb 0"
     module = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "caspi"]
     return [
         str(setting.vllm_python),
         *module,
         "--port",
         str(port),
+        "--dtype",
+        setting.dtype,
         *options.split(),
         "--limit-mm-per-prompt",
         '{"audio": 1}',
@@ -145,9 +145,7 @@ def environment(server: str, num_threads: int) -> dict[str, str]:
 @contextmanager
 def running(server: str, model: Path, setting: Setting) -> Iterator[str]:
     """The server in a group of processes of its own, for as long as the block runs; yields its transcriptions' URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = serving._claim_port("127.0.0.1", 0)
     log = setting.folder / f"{server}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -247,33 +245,32 @@ def recorded(duration_s: float) -> np.ndarray:
     return lay(duration_s, *((start_s, start_s + 6.0) for start_s in np.arange(0.4, duration_s - 6.4, 6.8)))
 
 
-def engine_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf16"]) -> float:
+def engine_s(model: Path, pieces: Sequence[Clip], setting: Setting) -> float:
     """Seconds that the engine alone takes, all pieces there, with the bounds that it has at the endpoint."""
-    engine = open_engine(model, limits=Inference(max_tokens_per_s=MAX_TOKENS_PER_S, precision=precision))
+    engine = open_engine(model, limits=setting.limits)
     drain(engine, pieces[:40])
     began = time.perf_counter()
     drain(engine, pieces)
     return time.perf_counter() - began
 
 
-def generate_s(model: Path, pieces: Sequence[Clip], precision: Literal["fp32", "bf16"], *, size: int = 16) -> float:
+def generate_s(model: Path, pieces: Sequence[Clip], setting: Setting, *, size: int = 16) -> float:
     """Seconds that transformers' own loop takes, in batches of pieces of similar length."""
-    loaded = load(model, device=DEVICE, dtype=getattr(torch, DTYPES[precision]))
+    loaded = load(model, device=DEVICE, dtype=getattr(torch, setting.dtype))
     ordered = sorted(pieces, key=lambda piece: piece.duration_s)
-    generate(loaded, ordered[:size])
+    generate(loaded, ordered[:size], setting.limits)
     began = time.perf_counter()
     for first in range(0, len(ordered), size):
-        generate(loaded, ordered[first : first + size])
+        generate(loaded, ordered[first : first + size], setting.limits)
     return time.perf_counter() - began
 
 
 @torch.inference_mode()
-def generate(loaded: Loaded, batch: Sequence[Clip]) -> None:
+def generate(loaded: Loaded, batch: Sequence[Clip], limits: Inference) -> None:
     """What `generate` writes for a batch, each answer as long as the longest may be."""
     features = log_mel([piece.samples for piece in batch])
     prompts = [loaded.prompter.prompt(num_audio_tokens(len(piece.samples)), language="Hebrew") for piece in batch]
     width = max(map(len, prompts))
-    limits = Inference(max_tokens_per_s=MAX_TOKENS_PER_S)
     loaded.model.generate(
         input_ids=torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=DEVICE),
         attention_mask=torch.tensor(
@@ -313,7 +310,8 @@ def main() -> None:
     print(f"{arguments.size} on {device_name()}, clips of {CLIP_S} s, {NUM_TOKENS} tokens")
     servers = [each for each in arguments.servers if each != "vllm" or arguments.vllm_python is not None]
     for precision in arguments.precisions:
-        setting = Setting(folder, precision, arguments.copies, arguments.max_batch_s, arguments.vllm_python)
+        limits = Inference(max_batch_s=arguments.max_batch_s, max_tokens_per_s=MAX_TOKENS_PER_S, precision=precision)
+        setting = Setting(folder, limits, arguments.copies, arguments.vllm_python)
         for server in servers:
             compare_clients(server, model, setting, arguments.clients, arguments.seconds)
         if arguments.hour:
@@ -326,7 +324,7 @@ def compare_clients(server: str, model: Path, setting: Setting, clients: Sequenc
     with running(server, in_original_layout(model) if server == "vllm" else model, setting) as url:
         for num_clients in clients:
             seen = asyncio.run(measure(url, bodies, text, num_clients=num_clients, duration_s=duration_s))
-            print(f"{setting.precision} {server:8} {seen}", flush=True)
+            print(f"{setting.limits.precision} {server:8} {seen}", flush=True)
 
 
 def compare_hour(model: Path, setting: Setting) -> None:
@@ -336,11 +334,11 @@ def compare_hour(model: Path, setting: Setting) -> None:
         Clip.of(piece.samples, language="he") for piece in cut(sound, cutting=Cutting()) if piece.samples is not None
     ]
     length_s = len(sound) / SAMPLE_RATE
-    engine, batches = (length_s / run(model, pieces, setting.precision) for run in (engine_s, generate_s))
+    engine, batches = (length_s / run(model, pieces, setting) for run in (engine_s, generate_s))
     with running("caspi", model, setting) as url:
         served, covered_s = served_rtfx(url, sound)
     print(
-        f"{setting.precision} an hour: {served:.0f} x real time; generate in batches {batches:.0f}: "
+        f"{setting.limits.precision} an hour: {served:.0f} x real time; generate in batches {batches:.0f}: "
         f"{served / batches:.2f}; the bare engine {engine:.0f}: {served / engine:.2f}; covered {covered_s} s"
     )
 

@@ -23,7 +23,7 @@ from tests.speech import speak
 
 CLIP_S = 6.4
 NUM_TOKENS = 24
-LOUD = 30.0
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 _SMALL = {
     "20M": Toy(
@@ -65,7 +65,7 @@ def build_model(folder: Path, size: str) -> Path:
     embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     circle = _circle(processor.tokenizer)
     with torch.no_grad():
-        embedding.normal_(std=LOUD)  # louder than what the layers add, so that the circle holds
+        embedding.normal_(std=30.0)  # louder than what the layers add, so that the circle holds
         output = torch.zeros_like(embedding)
         output[circle[1:] + circle[:1]] = embedding[circle]
         output[circle[0]] += embedding[processor.tokenizer.convert_tokens_to_ids("<asr_text>")]

@@ -65,15 +65,8 @@ def endpoint(
     root = _repository_root()
     worker_env = {"PYTHONPATH": _python_path(root), "CASPI_HOME": str(settings.read().home)}
     args: dict[str, Any] = {
-        "engine": serving.engine,
-        "replicas": serving.replicas,
-        "batch_wait_s": serving.batch_wait_s,
-        "request_timeout_s": serving.request_timeout_s,
-        "max_in_flight": serving.max_in_flight,
-        "max_upload_mb": serving.max_upload_mb,
-        "max_batch_s": inference.max_batch_s,
-        "max_tokens_per_s": inference.max_tokens_per_s,
-        "precision": inference.precision,
+        **serving.model_dump(),  # the application's options have the names of both sections, and know no others
+        **inference.model_dump(),
         "worker_env": worker_env,
     }
     os.environ.setdefault(CALLBACK_VARIABLE, CALLBACK)  # a Ray that starts here hands it to Serve's proxy
